@@ -1,0 +1,102 @@
+"""Time and spans. The only module that reads the machine's clock; everything else is given a `Clock`.
+
+`perf_ns` is for measuring durations, never for decisions that a test may want to control.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+perf_ns = time.perf_counter_ns
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+Span = timedelta | float | int | str
+"""A timedelta, a number of seconds, or "<number> <unit>" such as "10 minutes"."""
+
+_UNIT_SECONDS = {
+    "ms": 0.001,
+    "second": 1.0,
+    "minute": 60.0,
+    "hour": 3_600.0,
+    "day": 86_400.0,
+    "week": 604_800.0,
+    "month": 30 * 86_400.0,
+    "year": 365 * 86_400.0,
+}
+_SPAN = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|second|minute|hour|day|week|month|year)s?\s*")
+
+
+def seconds(span: Span) -> float:
+    """The span in seconds. Raises ValueError for a negative, unreadable or non-finite one."""
+    if isinstance(span, timedelta):
+        value = span.total_seconds()
+    elif isinstance(span, str):
+        match = _SPAN.fullmatch(span)
+        if match is None or span.strip().endswith("mss"):
+            raise ValueError(
+                f'not a span: {span!r}; write "<number> <unit>" with ms, second(s), minute(s), hour(s), '
+                "day(s), week(s), month(s) or year(s)"
+            )
+        value = float(match[1]) * _UNIT_SECONDS[match[2]]
+    elif isinstance(span, bool) or not isinstance(span, (int, float)):
+        raise ValueError(f"not a span: {span!r}; give a timedelta, a number of seconds or a string")
+    else:
+        value = float(span)
+    if not 0 <= value < float("inf"):
+        raise ValueError(f"not a span: {span!r}; it must be finite and not negative")
+    return value
+
+
+class Timer(Protocol):
+    """A call that will happen, unless it is cancelled before."""
+
+    def cancel(self) -> None:
+        """Make it never happen; harmless when it already did."""
+
+
+class Clock(Protocol):
+    """Where a runtime gets the time from."""
+
+    def now(self) -> datetime:
+        """The wall-clock time, aware, UTC."""
+
+    def now_us(self) -> int:
+        """The wall-clock time in microseconds since the epoch."""
+
+    def monotonic(self) -> float:
+        """Seconds that never go back; for spans, not for dates."""
+
+    async def sleep(self, span: Span) -> None:
+        """Return when the span has passed on this clock."""
+
+    def call_later(self, span: Span, callback: Callable[[], object]) -> Timer:
+        """Call back on the running event loop when the span has passed."""
+
+
+class SystemClock:
+    """The machine's clock."""
+
+    def now(self) -> datetime:
+        """The wall-clock time, aware, UTC."""
+        return datetime.now(UTC)
+
+    def now_us(self) -> int:
+        """The wall-clock time in microseconds since the epoch."""
+        return time.time_ns() // 1000
+
+    def monotonic(self) -> float:
+        """Seconds that never go back."""
+        return time.monotonic()
+
+    async def sleep(self, span: Span) -> None:
+        """Return when the span has passed."""
+        await asyncio.sleep(seconds(span))
+
+    def call_later(self, span: Span, callback: Callable[[], object]) -> Timer:
+        """Call back on the running event loop when the span has passed."""
+        return asyncio.get_running_loop().call_later(seconds(span), callback)

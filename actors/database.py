@@ -1,0 +1,375 @@
+"""SQLite: the only module that knows apsw. One `Database` is the one connection that writes an actor's file.
+
+Errors come out as two kinds: `QueryError` (the statement was refused and changed nothing; go on) and
+`DatabaseFailure` (the file or the connection can no longer be trusted: the owner must stop using it).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import apsw
+
+from . import guard
+from .errors import ActorFileError, ConstraintFailed, QueryError
+
+Row = tuple[Any, ...]
+Value = str | int | float | bytes | None
+
+SQLITE_VERSION = apsw.sqlite_lib_version()
+APSW_VERSION = apsw.apsw_version()
+
+_WAL_RESET_BUG_FIXED = (3, 51, 3)
+_BUSY_MS = 1_000  # only foreign shells can make us wait: z0 has one connection per file
+_STATEMENT_ERRORS = (
+    apsw.SQLError,
+    apsw.AuthError,
+    apsw.MismatchError,
+    apsw.RangeError,
+    apsw.TooBigError,
+    apsw.BindingsError,
+    apsw.IncompleteExecutionError,
+    apsw.ExecutionCompleteError,
+    apsw.CursorClosedError,
+)
+
+
+class DatabaseFailure(Exception):
+    """The storage failed under us; nothing of the open transaction may be taken as stored."""
+
+
+class TransactionLost(DatabaseFailure):
+    """A statement of a user (ON CONFLICT ROLLBACK, RAISE(ROLLBACK)) ended the engine's transaction."""
+
+
+def _explain(error: Exception) -> Exception:
+    """The error as the rest of the house knows it."""
+    text = f"{type(error).__name__.removesuffix('Error')}: {error}"
+    if isinstance(error, apsw.ConstraintError):
+        return ConstraintFailed(str(error))
+    if isinstance(error, _STATEMENT_ERRORS):
+        return QueryError(str(error))
+    return DatabaseFailure(text)
+
+
+class UserCursor:
+    """The rows of a user's statement."""
+
+    __slots__ = ("_cursor", "columns")
+
+    def __init__(self, cursor: apsw.Cursor, columns: tuple[str, ...]) -> None:
+        """Made by `Database.user_cursor`."""
+        self._cursor = cursor
+        self.columns = columns
+
+    def next(self) -> Row | None:
+        """The next row, or None. Raises QueryError or DatabaseFailure."""
+        try:
+            return self._cursor.fetchone()
+        except apsw.Error as error:
+            raise _explain(error) from error
+
+    def close(self) -> None:
+        """Give the statement back."""
+        self._cursor.close(True)
+
+
+class Database:
+    """One connection in WAL mode, used by one thread at a time. Not safe after a fork."""
+
+    __slots__ = ("_connection", "_cursor", "_execute", "_guarded", "_pid", "_refused", "_user", "path", "wal_pages")
+
+    def __init__(self, path: Path, *, vfs: str | None, sync: bool) -> None:
+        """Open an existing file. `sync`: whether a COMMIT returns only when it is on the device."""
+        self.path = path
+        self.wal_pages = 0
+        self._pid = os.getpid()
+        self._guarded = self._user = False
+        self._refused: str | None = None
+        try:
+            connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE, vfs=vfs)
+        except apsw.Error as error:
+            raise DatabaseFailure(f"cannot open {path}: {error}") from error
+        self._connection = connection
+        try:
+            self._profile(connection, sync)
+            self._cursor = connection.cursor()
+            self._execute = self._cursor.execute
+        except apsw.Error as error:
+            connection.close(True)
+            raise _explain(error) from error
+
+    def _profile(self, connection: apsw.Connection, sync: bool) -> None:
+        connection.set_busy_timeout(_BUSY_MS)
+        for option, value in _CONFIG:
+            connection.config(option, value)
+        connection.set_wal_hook(self._on_commit)  # replaces the automatic checkpoint: never on the hot path
+        connection.execute(f"PRAGMA synchronous={'FULL' if sync else 'NORMAL'}")
+
+    def _on_commit(self, _connection: apsw.Connection, _name: str, pages: int) -> int:
+        self.wal_pages = pages
+        return apsw.SQLITE_OK
+
+    # Transactions
+
+    def begin(self) -> None:
+        """Start a write transaction."""
+        if self._pid != os.getpid():
+            raise DatabaseFailure("this process was forked: a child must not use its parent's actors")
+        try:
+            self._execute("BEGIN IMMEDIATE")
+        except apsw.Error as error:
+            raise DatabaseFailure(f"BEGIN: {error}") from error
+
+    def commit(self) -> None:
+        """Commit; durable on return when opened with `sync`. Raises DatabaseFailure: the outcome is unknown."""
+        try:
+            self._execute("COMMIT")
+        except apsw.Error as error:
+            raise DatabaseFailure(f"COMMIT: {type(error).__name__}: {error}") from error
+
+    def rollback(self) -> None:
+        """Take the open transaction back, if there is one."""
+        if self._connection.in_transaction:
+            self._run("ROLLBACK")
+
+    def savepoint(self, name: str) -> None:
+        """Mark a place to come back to."""
+        self._run(f"SAVEPOINT {name}")
+
+    def release(self, name: str) -> None:
+        """Forget the mark and keep what came after it."""
+        self._run(f"RELEASE {name}")
+
+    def rollback_to(self, name: str) -> None:
+        """Take back what came after the mark, and forget the mark."""
+        self._run(f"ROLLBACK TO {name}")
+        self._run(f"RELEASE {name}")
+
+    def _run(self, sql: str) -> None:
+        try:
+            self._execute(sql)
+        except apsw.Error as error:
+            raise DatabaseFailure(f"{sql}: {error}") from error
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction is open."""
+        return self._connection.in_transaction
+
+    # Statements of ours: constant text, so that they stay in the statement cache
+
+    def write(self, sql: str, bindings: Sequence[Value]) -> None:
+        """Run one statement of ours that returns no rows."""
+        try:
+            self._execute(sql, bindings)
+        except apsw.Error as error:
+            raise _explain(error) from error
+
+    def rows(self, sql: str, *bindings: Value) -> list[Row]:
+        """All rows of one statement of ours."""
+        try:
+            return self._execute(sql, bindings).fetchall()
+        except apsw.Error as error:
+            raise _explain(error) from error
+
+    def row(self, sql: str, *bindings: Value) -> Row | None:
+        """The first row of one statement of ours, or None."""
+        rows = self.rows(sql, *bindings)
+        return rows[0] if rows else None
+
+    def iterate(self, sql: str, *bindings: Value) -> Iterator[Row]:
+        """The rows of one statement of ours, one by one, on a cursor of its own."""
+        cursor = self._connection.cursor()
+        try:
+            yield from cursor.execute(sql, bindings)
+        except apsw.Error as error:
+            raise _explain(error) from error
+        finally:
+            cursor.close(True)
+
+    # Statements of users
+
+    def user_cursor(self, sql: str, bindings: Sequence[Value], on_write: Callable[[], None]) -> UserCursor:
+        """Run SQL of a user under the guard; `on_write` is called before each statement that writes."""
+        if not self._guarded:
+            self._connection.set_authorizer(self._authorize)
+            self._guarded = True
+        cursor = self._connection.cursor()
+        columns: tuple[str, ...] = ()
+
+        def before(cursor: apsw.Cursor, _sql: str, _bindings: object) -> bool:
+            nonlocal columns
+            columns = tuple(name for name, _type in cursor.get_description())
+            if not cursor.is_readonly and not cursor.is_explain:
+                self._user = False
+                on_write()
+                self._user = True
+            return True
+
+        cursor.exec_trace = before
+        self._user, self._refused = True, None
+        held = self._connection.in_transaction
+        try:
+            # The blank keeps the text apart from ours in the statement cache: theirs are authorised, ours are not.
+            cursor.execute(f" {sql}", bindings)
+        except apsw.AuthError as error:
+            raise QueryError(f"{self._refused or error}: {sql}") from error
+        except apsw.Error as error:
+            if held and not self._connection.in_transaction:
+                raise TransactionLost(str(error)) from error
+            raise _explain(error) from error
+        finally:
+            self._user = False
+        if held and not self._connection.in_transaction:
+            raise TransactionLost("a statement ended the transaction")
+        return UserCursor(cursor, columns)
+
+    def _authorize(self, action: int, first: str | None, second: str | None, _db: str | None, _by: str | None) -> int:
+        if not self._user:
+            return apsw.SQLITE_OK
+        why = guard.refusal(action, first, second)
+        if why is None:
+            return apsw.SQLITE_OK
+        self._refused = why
+        return apsw.SQLITE_DENY
+
+    def deferred_violations(self) -> bool:
+        """Whether deferred foreign keys are violated now, so that a COMMIT would fail."""
+        return self._connection.status(apsw.SQLITE_DBSTATUS_DEFERRED_FKS)[0] > 0
+
+    # The file
+
+    def checkpoint(self, *, wait: bool = False) -> None:
+        """Copy the WAL into the database so that the WAL is reused; `wait`: also for readers, truncating it."""
+        mode = apsw.SQLITE_CHECKPOINT_TRUNCATE if wait else apsw.SQLITE_CHECKPOINT_PASSIVE
+        try:
+            pages, copied = self._connection.wal_checkpoint(mode=mode)
+        except apsw.BusyError:
+            return
+        except apsw.Error as error:
+            raise DatabaseFailure(f"checkpoint: {error}") from error
+        if pages == copied:
+            self.wal_pages = 0
+
+    def relax(self) -> None:
+        """From here on a COMMIT need not wait for the device (for what can be rebuilt)."""
+        self._run("PRAGMA synchronous=NORMAL")
+
+    def release_memory(self) -> None:
+        """Give the page cache back."""
+        self._connection.release_memory()
+
+    def size(self) -> int:
+        """Bytes of the database, free pages apart."""
+        pages, free, page = (self.rows(f"PRAGMA {name}")[0][0] for name in ("page_count", "freelist_count", "page_size"))
+        return int((pages - free) * page)
+
+    def close(self) -> None:
+        """Close; as the last connection this leaves one complete file, without WAL."""
+        try:
+            self._connection.close()
+        except apsw.Error as error:
+            self.abandon()
+            raise DatabaseFailure(f"close: {error}") from error
+
+    def abandon(self) -> None:
+        """Close without a checkpoint, whatever the state: what was committed stays in the WAL."""
+        try:
+            self._connection.set_wal_hook(None)
+            self._connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+            self._connection.close(True)
+        except apsw.Error:  # the file is given up; what it holds is read again from the disk
+            return
+
+
+_CONFIG = (
+    (apsw.SQLITE_DBCONFIG_ENABLE_FKEY, 1),
+    (apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0),
+    (apsw.SQLITE_DBCONFIG_DEFENSIVE, 1),
+    (apsw.SQLITE_DBCONFIG_DQS_DDL, 0),
+    (apsw.SQLITE_DBCONFIG_DQS_DML, 0),
+)
+
+
+class Template:
+    """An empty database of one schema, kept in memory, from which new files are made.
+
+    Writing a prepared image beats running the DDL in each new file.
+    """
+
+    def __init__(self, schema: Sequence[str]) -> None:
+        """Build the image from DDL statements; z0_meta must be among its tables."""
+        self._connection = apsw.Connection(":memory:")
+        for statement in schema:
+            self._connection.execute(statement)
+
+    def image(self, meta: dict[str, Value]) -> bytes:
+        """The bytes of a new file that holds these rows of z0_meta."""
+        self._connection.execute("DELETE FROM z0_meta")
+        self._connection.executemany("INSERT INTO z0_meta VALUES(?, ?)", list(meta.items()))
+        image = bytearray(self._connection.serialize("main"))
+        image[18:20] = b"\x02\x02"  # the header's file format: WAL
+        return bytes(image)
+
+
+class Reader:
+    """A read-only connection to a file that somebody else may own; never disturbs the owner."""
+
+    def __init__(self, path: Path) -> None:
+        """Open `path`. Raises ActorFileError when it is missing or no SQLite database."""
+        if not path.is_file():
+            raise ActorFileError(str(path), "no such file")
+        # A copied file needs no -shm; a live one has a -wal that must not be ignored.
+        alone = not path.with_name(f"{path.name}-wal").exists()
+        uri = f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if alone else ''}"
+        self._path = path
+        try:
+            self._connection = apsw.Connection(uri, flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
+            self._connection.set_busy_timeout(_BUSY_MS)
+            self._connection.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
+            self._connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()
+        except apsw.Error as error:
+            raise ActorFileError(str(path), f"not a readable SQLite database ({error})") from error
+
+    def iter(self, sql: str, *bindings: Value) -> Iterator[Row]:
+        """The rows of a statement, one by one. Raises ActorFileError when the file is damaged."""
+        try:
+            yield from self._connection.execute(sql, bindings)
+        except apsw.Error as error:
+            raise ActorFileError(str(self._path), str(error)) from error
+
+    def rows(self, sql: str, *bindings: Value) -> list[Row]:
+        """All rows of a statement."""
+        return list(self.iter(sql, *bindings))
+
+    def has_table(self, name: str) -> bool:
+        """Whether a table of this name exists."""
+        return bool(self.rows("SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?", name))
+
+    def close(self) -> None:
+        """Close."""
+        self._connection.close(True)
+
+    def __enter__(self) -> Self:
+        """Itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close."""
+        self.close()
+
+
+def open_reader(path: Path) -> Reader:
+    """A read-only connection to an actor's file or a catalogue, live or copied. Raises ActorFileError."""
+    return Reader(path)
+
+
+def check_sqlite() -> None:
+    """Refuse a SQLite whose WAL can lose commits. Raises RuntimeError."""
+    version = tuple(int(part) for part in SQLITE_VERSION.split("."))
+    if version < _WAL_RESET_BUG_FIXED:
+        raise RuntimeError(f"SQLite {SQLITE_VERSION} has the WAL-reset bug; install apsw >= 3.54")

@@ -1,0 +1,110 @@
+"""Durability: how a turn's commit becomes durable. One seam, several implementations.
+
+- `FileSync` (full, the default): the actor's own COMMIT with `synchronous=FULL`. On the event loop while one
+  actor is dirty and commits are quick, for a thread hop costs half a commit; in threads when several actors
+  are dirty, so that their syncs overlap.
+- `Relaxed`: COMMIT without a sync, which survives a kill of the process; what was committed is synced within
+  `Limits.relaxed_sync_seconds`, so a power cut may take back that much. Only on request.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from .clock import perf_ns
+from .database import Database, DatabaseFailure
+
+if TYPE_CHECKING:
+    from .host import Host
+    from .limits import Limits
+
+Mode = Literal["full", "relaxed"]
+_SMOOTHING = 0.1
+
+
+class Durability(Protocol):
+    """How commits are made durable."""
+
+    name: Mode
+    sync: bool
+    """Whether COMMIT itself syncs."""
+
+    def commit(self, host: Host, dirty: int) -> None:
+        """Commit the host's turn and tell the host, now or later. `dirty`: actors with an open turn."""
+
+    async def sync_now(self, host: Host) -> None:
+        """Return when all that the host committed is on the device."""
+
+
+class FileSync:
+    """Each turn is on the device when its gate opens."""
+
+    name: Mode = "full"
+    sync = True
+
+    def __init__(self, limits: Limits) -> None:
+        """A policy that has seen no commit yet."""
+        self._inline_ns = limits.inline_sync_seconds * 1e9
+        self.smoothed_ns = 0.0
+
+    def commit(self, host: Host, dirty: int) -> None:
+        """Commit on the loop when that is cheaper for everybody, else in a thread."""
+        turn = host.turn
+        assert turn is not None
+        if dirty == 1 and self.smoothed_ns < self._inline_ns:
+            started = perf_ns()
+            failure = None
+            try:
+                host.database.commit()
+            except DatabaseFailure as caught:
+                failure = caught
+            self._learn(perf_ns() - started)
+            host.committed(turn, failure)
+        else:
+            host.commit_in_thread(partial(self._timed_commit, host.database, dirty == 1))
+
+    async def sync_now(self, host: Host) -> None:
+        """Nothing to do: a committed turn is durable."""
+
+    def _timed_commit(self, database: Database, alone: bool) -> None:
+        started = perf_ns()
+        database.commit()
+        if alone:  # beside others a commit is slow for reasons that say nothing of the device
+            self._learn(perf_ns() - started)
+
+    def _learn(self, ns: int) -> None:
+        self.smoothed_ns += (ns - self.smoothed_ns) * _SMOOTHING
+
+
+class Relaxed:
+    """A turn survives a kill of the process when its gate opens, and a power cut a moment later."""
+
+    name: Mode = "relaxed"
+    sync = False
+
+    def commit(self, host: Host, dirty: int) -> None:
+        """Commit on the loop, and have the file synced soon."""
+        turn = host.turn
+        assert turn is not None
+        failure = None
+        try:
+            host.database.commit()
+        except DatabaseFailure as caught:
+            failure = caught
+        host.committed(turn, failure)
+        if failure is None:
+            host.sync_soon()
+
+    async def sync_now(self, host: Host) -> None:
+        """Checkpoint: SQLite then syncs the WAL before, and the database after."""
+        await host.checkpointed()
+
+
+def durability_of(mode: Mode, limits: Limits) -> Durability:
+    """The implementation of that name. Raises ValueError for another."""
+    if mode == "full":
+        return FileSync(limits)
+    if mode == "relaxed":
+        return Relaxed()
+    raise ValueError(f'durability is "full" or "relaxed", not {mode!r}')

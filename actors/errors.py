@@ -1,0 +1,130 @@
+"""Errors: one root, one class per fact; each says whether the same call may be tried again.
+
+Data are attributes; a message ends with what to do.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class Z0Error(Exception):
+    """Root of every error that z0 raises on purpose.
+
+    `retryable` says whether the same call, unchanged, may succeed later.
+    """
+
+    retryable: ClassVar[bool] = False
+
+
+class InvalidName(Z0Error, ValueError):
+    """A name of an actor, tenant or namespace that cannot be an address."""
+
+    def __init__(self, what: str, reason: str) -> None:
+        super().__init__(f"{what} {reason}; use 1 to 512 UTF-8 bytes without NUL")
+        self.reason = reason
+
+
+class NamespaceConflict(Z0Error):
+    """Two classes claim one namespace."""
+
+    def __init__(self, namespace: str, first: type, second: type) -> None:
+        super().__init__(
+            f"namespace {namespace!r} belongs to {first.__module__}.{first.__qualname__}, so "
+            f"{second.__module__}.{second.__qualname__} cannot use it; give one of them another "
+            "`namespace` attribute"
+        )
+        self.namespace = namespace
+
+
+class ActorReset(Z0Error):
+    """The actor lost its memory before this call's writes were durable: nothing of it was committed, ever."""
+
+    retryable = True
+
+    def __init__(self, actor: str, reason: str) -> None:
+        super().__init__(f"{actor} was reset: {reason}; nothing of this call was committed, call again")
+        self.actor = actor
+        self.reason = reason
+
+
+class CommitUnknown(Z0Error):
+    """COMMIT itself failed: the writes of this turn may or may not be durable."""
+
+    retryable = True
+
+    def __init__(self, actor: str, reason: str) -> None:
+        super().__init__(
+            f"{actor}: COMMIT failed, so its outcome is unknown: {reason}; "
+            "call again with the same idempotency key"
+        )
+        self.actor = actor
+        self.reason = reason
+
+
+class Overloaded(Z0Error):
+    """The mailbox is full: the message was not accepted and nothing of it happened."""
+
+    retryable = True
+
+    def __init__(self, actor: str, limit: str) -> None:
+        super().__init__(f"{actor} is overloaded: {limit}; nothing was done, call again a little later")
+        self.actor = actor
+        self.limit = limit
+
+
+class LimitExceeded(Z0Error):
+    """A limit of `Limits` was reached."""
+
+
+class RuntimeClosed(Z0Error):
+    """The runtime is closing or closed and takes no new messages."""
+
+    def __init__(self) -> None:
+        super().__init__("the runtime is closed; open a new Runtime on the data directory")
+
+
+class DataDirLocked(Z0Error):
+    """Another runtime owns the data directory."""
+
+    def __init__(self, path: str, pid: int | None) -> None:
+        holder = f"process {pid}" if pid else "another process"
+        super().__init__(
+            f"data directory {path} is owned by {holder}; stop it, or use another directory "
+            "(reading commands such as `z0 ls` need no lock)"
+        )
+        self.path = path
+        self.pid = pid
+
+
+class ActorFileError(Z0Error):
+    """An actor's file cannot be used: missing, not ours, another actor's, or of a newer schema."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
+        self.reason = reason
+
+
+class QueryError(Z0Error):
+    """SQLite refused a statement (syntax, binding, authorisation, type); the actor goes on."""
+
+
+class ConstraintFailed(QueryError):
+    """A statement violated a constraint and changed nothing."""
+
+
+class IdempotencyConflict(Z0Error):
+    """An idempotency key came again with other content."""
+
+    def __init__(self, key: str, what: str) -> None:
+        super().__init__(
+            f"idempotency key {key!r} was used before with other content ({what}); "
+            "send the same content, or a new key"
+        )
+        self.key = key
+        self.what = what
+
+
+class InvalidMessage(Z0Error, TypeError):
+    """A message's argument or reply that cannot be copied between actor and caller."""

@@ -1,0 +1,47 @@
+"""Files and folders of ours, made durable: SQLite syncs a file and, once, its folder; the rest is done here."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from .database import DatabaseFailure
+
+
+def create_file(path: Path, image: bytes) -> None:
+    """Make a new file with this content, durable but for its entry in the folder.
+
+    SQLite syncs the folder with the first commit to the file. Raises DatabaseFailure.
+    """
+    partial = path.with_name(f"{path.name}.new")
+    try:
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            os.write(descriptor, image)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.rename(partial, path)
+    except OSError as error:
+        raise DatabaseFailure(f"cannot create {path}: {error}") from error
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder of ours and its parents, durably. Raises DatabaseFailure."""
+    try:
+        if path.is_dir():
+            return
+        make_folder(path.parent)
+        path.mkdir(mode=0o700, exist_ok=True)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise DatabaseFailure(f"cannot create {path}: {error}") from error
+
+
+def sync_folder(path: Path) -> None:
+    """Make the folder's entries durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,131 @@
+"""The gates of one actor.
+
+- Input gate: while it is held or parked, nothing runs in the actor but the message that holds it: no new
+  message and no segment that resumes (as Durable Objects: input gate).
+- Output gate: a `Turn` stands for one commit. Nothing that the actor answers leaves before the turn that was
+  open when it was said is durable; if the commit fails, nothing leaves but an error (as Durable Objects:
+  output gate).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import types
+from collections import deque
+from collections.abc import Generator
+from typing import Any
+
+from .errors import ActorReset, CommitUnknown
+
+
+@types.coroutine
+def pass_once() -> Generator[None, None, None]:
+    """Let everything else that is ready run, once."""
+    yield
+
+
+class SharedFuture(asyncio.Future[None]):
+    """A future that many await: cancelling one of them must not cancel it for all.
+
+    A cancelled waiter gets its CancelledError when the future is done.
+    """
+
+    def cancel(self, msg: Any = None) -> bool:
+        """Refuse."""
+        return False
+
+
+class InputGate:
+    """Who may run now. `holder` is the message inside `block()`; `parked` means that the file is in other hands."""
+
+    __slots__ = ("depth", "holder", "parked", "waiters")
+
+    def __init__(self) -> None:
+        """An open gate."""
+        self.holder: object | None = None
+        self.depth = 0
+        self.parked = False
+        self.waiters: deque[asyncio.Future[None]] = deque()
+
+    @property
+    def free(self) -> bool:
+        """Whether a new message may enter."""
+        return self.holder is None and not self.parked
+
+    def admits(self, message: object) -> bool:
+        """Whether the next segment of this message may run."""
+        return not self.parked and (self.holder is None or self.holder is message)
+
+    def wait(self) -> asyncio.Future[None]:
+        """A future that is done when it is worth asking again."""
+        waiter = asyncio.get_running_loop().create_future()
+        self.waiters.append(waiter)
+        return waiter
+
+    def wake(self) -> None:
+        """Let everybody ask again, in their order."""
+        waiters, self.waiters = self.waiters, deque()
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+
+class Reply:
+    """Where the answer of one message goes: the caller's future, set when the output gate opens."""
+
+    __slots__ = ("error", "future", "value")
+
+    def __init__(self, future: asyncio.Future[Any], value: object, error: BaseException | None) -> None:
+        """An answer that waits for its turn."""
+        self.future = future
+        self.value = value
+        self.error = error
+
+    def send(self) -> None:
+        """Answer; a caller that has gone is not told."""
+        if self.future.done():
+            return
+        if self.error is None:
+            self.future.set_result(self.value)
+        else:
+            self.future.set_exception(self.error)
+
+
+class Turn:
+    """What one commit of one actor makes durable, and who waits for it."""
+
+    __slots__ = ("bytes", "done", "error", "replies", "scheduled", "settling", "waiting")
+
+    def __init__(self) -> None:
+        """A turn that is open for writes."""
+        self.done = False
+        self.error: ActorReset | CommitUnknown | None = None
+        self.replies: list[Reply] = []
+        self.waiting = 0
+        self.bytes = 0
+        self.scheduled = False
+        self.settling: SharedFuture | None = None
+
+    def settled(self) -> SharedFuture:
+        """Done when the turn is durable or has failed."""
+        if self.settling is None:
+            self.settling = SharedFuture(loop=asyncio.get_running_loop())
+            if self.done:
+                self.settling.set_result(None)
+        return self.settling
+
+    def settle(self, error: ActorReset | CommitUnknown | None) -> None:
+        """Open the gate, or fail everything that waits at it."""
+        self.done = True
+        self.error = error
+        for reply in self.replies:
+            if error is not None:
+                reply.error = self.failure()
+            reply.send()
+        if self.settling is not None and not self.settling.done():
+            self.settling.set_result(None)
+
+    def failure(self) -> ActorReset | CommitUnknown:
+        """The turn's error, anew for each who gets it."""
+        assert self.error is not None
+        return type(self.error)(self.error.actor, self.error.reason)

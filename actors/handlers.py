@@ -1,0 +1,80 @@
+"""What a class of actors answers to: its messages, found once per class. Pure."""
+
+from __future__ import annotations
+
+import dis
+import inspect
+from collections.abc import Callable, Coroutine
+from types import CodeType
+from typing import Any
+
+import msgspec
+
+from .idempotency import key_parameter, once
+
+HOOKS = frozenset({"start", "stop", "alarm"})
+"""Called by the engine, never by a message."""
+
+_SUSPENDING = frozenset({"GET_AWAITABLE", "GET_ANEXT", "SEND", "YIELD_VALUE", "BEFORE_ASYNC_WITH"})
+
+
+class Handler(msgspec.Struct, frozen=True):
+    """One message of a class."""
+
+    name: str
+    function: Callable[..., Coroutine[Any, Any, Any]]
+    suspends: bool
+    """Whether it may wait for something; if not, it can run in its caller's turn, without a task."""
+
+
+class outside:
+    """Marks a message for callers only: on a stub it is a message, on `self` it raises and names the alternative."""
+
+    def __init__(self, instead: str) -> None:
+        """`instead`: what to use inside the actor."""
+        self.instead = instead
+        self.function: Callable[..., Any] | None = None
+        self.name = ""
+
+    def __call__(self, function: Any) -> Any:
+        """Decorate."""
+        self.function = function
+        self.__doc__ = function.__doc__
+        return self
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        """Learn its name."""
+        self.name = name
+
+    def __get__(self, instance: object, owner: type) -> Any:
+        """The message itself on the class; an error on an instance."""
+        if instance is None:
+            return self.function
+        raise TypeError(f"{owner.__name__}.{self.name} is a message for callers; inside use {self.instead}")
+
+
+def can_suspend(function: Callable[..., Any]) -> bool:
+    """Whether a coroutine function can wait: one without await, `async for` and `async with` cannot."""
+    code = getattr(function, "__code__", None)
+    if not isinstance(code, CodeType) or not code.co_flags & inspect.CO_COROUTINE:
+        return True
+    return any(instruction.opname in _SUSPENDING for instruction in dis.get_instructions(code))
+
+
+def handlers_of(cls: type, base: type) -> dict[str, Handler]:
+    """The messages of `cls`: each public `async def` that is not a hook and not of `base` itself."""
+    found: dict[str, Handler] = {}
+    for name in dir(cls):
+        if name.startswith("_") or name in HOOKS or hasattr(base, name):
+            continue
+        attribute = inspect.getattr_static(cls, name)
+        function = attribute.function if isinstance(attribute, outside) else attribute
+        if inspect.iscoroutinefunction(function) and not isinstance(attribute, (staticmethod, classmethod)):
+            found[name] = _handler(name, function)
+    return found
+
+
+def _handler(name: str, function: Callable[..., Coroutine[Any, Any, Any]]) -> Handler:
+    parameter = key_parameter(function)
+    run = function if parameter is None else once(name, function, parameter)
+    return Handler(name, run, can_suspend(function))

@@ -1,0 +1,508 @@
+"""A host keeps one actor live: it delivers messages, ends turns and stops at the first storage error.
+
+- One segment at a time: everything here runs on the event loop, and a segment is a synchronous call.
+- A message that cannot wait runs at once in its caller's step when nothing is before it (`run`); any other goes
+  through the mailbox, in order, and runs in a task of its own.
+- The first write of a turn opens a transaction; the turn is committed when the loop has run everything that was
+  ready, so all messages of that moment share one commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import logging
+from collections import deque
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from contextvars import Context
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from .codec import ATOMS, share
+from .database import Database, DatabaseFailure
+from .errors import ActorReset, CommitUnknown, LimitExceeded, Overloaded, QueryError
+from .gates import InputGate, Reply, Turn
+from .handlers import Handler
+from .names import Address
+from .segments import CURRENT, Call, Segments
+from .storage import Storage
+from .writes import Writes
+
+if TYPE_CHECKING:
+    from .node import Kind, Node
+
+log = logging.getLogger("z0.actors")
+
+
+class State(enum.Enum):
+    """Where a host is in its life; it never goes back."""
+
+    OPENING = "opening"
+    OPEN = "open"
+    CLOSING = "closing"
+    DEAD = "dead"
+
+
+class Message:
+    """A call on its way to an actor."""
+
+    __slots__ = ("args", "context", "handler", "kwargs", "reply", "size", "task")
+
+    def __init__(
+        self,
+        handler: Handler,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        size: int,
+        context: Context,
+        reply: asyncio.Future[Any],
+    ) -> None:
+        """Arguments are the actor's own already."""
+        self.handler = handler
+        self.args = args
+        self.kwargs = kwargs
+        self.size = size
+        self.context = context
+        self.reply = reply
+        self.task: asyncio.Task[None] | None = None
+
+
+class _Gone:
+    """Stands where the database of a dead incarnation was."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    def __getattr__(self, name: str) -> Any:
+        raise self._host.reset_error()
+
+
+class _Taken:
+    """Stands where the database is while a thread has it: whoever is not gated waits for the thread."""
+
+    def __init__(self, database: Database, work: Future[None]) -> None:
+        self._database = database
+        self._work = work
+
+    def __getattr__(self, name: str) -> Any:
+        self._work.exception()
+        return getattr(self._database, name)
+
+
+class Host:
+    """One live actor: its object, its file, its gates and its mailbox."""
+
+    __slots__ = (
+        "actor",
+        "address",
+        "closed",
+        "committing",
+        "database",
+        "gate",
+        "kind",
+        "led",
+        "mailbox",
+        "mailbox_bytes",
+        "node",
+        "ready",
+        "reason",
+        "running",
+        "running_keys",
+        "slot",
+        "state",
+        "storage",
+        "sync_timer",
+        "tasks",
+        "thread",
+        "turn",
+        "used",
+        "writes",
+    )
+
+    def __init__(self, node: Node, kind: Kind, address: Address) -> None:
+        """A host whose actor is not open yet."""
+        self.node = node
+        self.kind = kind
+        self.address = address
+        self.state = State.OPENING
+        self.ready = False  # a message that cannot wait may run at once
+        self.running = False  # a segment is running now
+        self.led = False  # ... and its caller will end the turn
+        self.turn: Turn | None = None  # not durable yet
+        self.committing: Turn | None = None  # the one that a thread commits
+        self.gate = InputGate()
+        self.mailbox: deque[Message] = deque()
+        self.mailbox_bytes = 0
+        self.tasks: dict[Message, asyncio.Task[None]] = {}
+        self.running_keys: dict[tuple[str, str], asyncio.Future[None]] = {}
+        self.used = 0
+        self.reason = ""
+        self.thread: Future[None] | None = None  # has the database now
+        self.slot = False  # counts as an open file
+        self.sync_timer: object | None = None
+        self.closed = node.loop.create_future()
+        self.actor: Any = None
+        self.database: Database
+        self.writes: Writes
+        self.storage: Storage
+
+    def attach(self, database: Database) -> None:
+        """Give the host its open file."""
+        self.database = database
+        self.writes = Writes(database, self._begin, self.storage_failed)
+        self.storage = Storage(self.writes, self.sync, self.storage_failed)
+
+    @property
+    def dead(self) -> bool:
+        """Whether this incarnation is over."""
+        return self.state is State.DEAD
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is running, waiting or on its way to the disk."""
+        return (
+            self.state is State.OPEN
+            and self.turn is None
+            and not self.mailbox
+            and not self.tasks
+            and not self.running
+            and self.gate.free
+        )
+
+    # Delivery
+
+    def accept(self, message: Message) -> None:
+        """Put a message into the mailbox, or run it. Raises Overloaded when it does not fit."""
+        limits, node = self.node.limits, self.node
+        waiting = len(self.mailbox) + len(self.tasks) + (0 if self.turn is None else self.turn.waiting)
+        if waiting >= limits.mailbox_messages:
+            raise Overloaded(str(self.address), f"{waiting} messages wait (mailbox_messages)")
+        if self.mailbox_bytes + message.size > limits.mailbox_bytes and (waiting or message.size > limits.mailbox_bytes):
+            raise Overloaded(str(self.address), f"{self.mailbox_bytes} bytes wait (mailbox_bytes)")
+        if node.mailbox_bytes + message.size > limits.runtime_mailbox_bytes:
+            raise Overloaded(str(self.address), f"{node.mailbox_bytes} bytes wait (runtime_mailbox_bytes)")
+        self.mailbox_bytes += message.size
+        node.mailbox_bytes += message.size
+        self.mailbox.append(message)
+        self.ready = False
+        message.reply.add_done_callback(partial(self._answered, message.size))
+        if self.running:
+            node.loop.call_soon(self.pump)
+        else:
+            self.pump()
+
+    def _answered(self, size: int, _reply: asyncio.Future[Any]) -> None:
+        self.mailbox_bytes -= size
+        self.node.mailbox_bytes -= size
+
+    def pump(self) -> None:
+        """Deliver what waits, in order, while the gate is free."""
+        while self.mailbox and self.state is State.OPEN and self.gate.free and not self.running:
+            message = self.mailbox[0]
+            if message.reply.done() and message.task is None:  # the caller has gone; nothing of it happened
+                self.mailbox.popleft()
+            elif message.handler.suspends:
+                if message.task is None:  # it leaves the mailbox with its first step: what is behind it waits
+                    run = self._run_task(message)
+                    message.task = self.tasks[message] = self.node.loop.create_task(run, context=message.context)
+                break
+            else:
+                self.mailbox.popleft()
+                message.context.run(self._run_queued, message)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Say whether a message may run at once."""
+        self.ready = self.state is State.OPEN and self.gate.free and not self.mailbox and not self.node.draining
+
+    def _run_queued(self, message: Message) -> None:
+        self.led = False
+        value, error = None, None
+        try:
+            value = self.run(message.handler.function, message.args, message.kwargs)
+        except Exception as caught:
+            error = caught
+        self._answer(message, value, error)
+
+    async def _run_task(self, message: Message) -> None:
+        CURRENT.set(Call(self, message))
+        value, error = None, None
+        try:
+            coroutine = message.handler.function(self.actor, *message.args, **message.kwargs)
+            value = await Segments(self, coroutine, message)
+        except asyncio.CancelledError:
+            error = self.reset_error() if self.dead else RuntimeError("the handler was cancelled from inside")
+        except Exception as caught:
+            error = caught
+        self.tasks.pop(message, None)
+        if self.mailbox and self.mailbox[0] is message:  # it failed before its first segment
+            self.mailbox.popleft()
+        self._answer(message, value, error)
+        if not self.dead:
+            self.pump()
+            self.node.rested(self)
+
+    def _answer(self, message: Message, value: object, error: BaseException | None) -> None:
+        """Reply when everything written so far is durable; errors are replies."""
+        reply = Reply(message.reply, value, error)
+        if self.turn is None:
+            reply.send()
+        else:
+            self.turn.waiting += 1
+            self.turn.replies.append(reply)
+
+    # Segments
+
+    def run(self, function: Callable[..., Coroutine[Any, Any, Any]], args: tuple[Any, ...], kwargs: Any) -> Any:
+        """Run a handler that cannot wait, as one segment. Raises what it raises, with its writes undone."""
+        writes = self.writes
+        writes.segment += 1
+        self.running = True
+        try:
+            try:
+                function(self.actor, *args, **kwargs).send(None)
+            except StopIteration as stop:
+                value = stop.value
+            else:
+                raise RuntimeError(f"{function.__qualname__} waited although it has no await")
+            if writes.loose:
+                self._finish()
+            return value if type(value) in ATOMS else share(value)
+        except BaseException:
+            self._undo()
+            raise
+        finally:
+            self.running = False
+
+    def enter(self, message: object) -> None:
+        """Begin a segment of a handler that may wait."""
+        if self.mailbox and self.mailbox[0] is message:
+            self.mailbox.popleft()
+        self.writes.segment += 1
+        self.running, self.led = True, False
+
+    def leave(self) -> None:
+        """End a segment at a suspension, keeping its writes. Raises what makes that impossible."""
+        if self.writes.loose:
+            self._finish()
+        self._left()
+
+    def end(self, value: object) -> object:
+        """End the last segment; the value as the caller gets it. Raises what makes keeping the writes impossible."""
+        try:
+            value = share(value)
+            if self.writes.loose:
+                self._finish()
+        except BaseException:
+            self.fail_segment()
+            raise
+        self._left()
+        return value
+
+    def fail_segment(self) -> None:
+        """End a segment that raised, taking its writes back."""
+        try:
+            self._undo()
+        finally:
+            self._left()
+
+    def _left(self) -> None:
+        self.running = False
+        if self.mailbox:
+            self.node.loop.call_soon(self.pump)
+        else:
+            self.refresh()
+
+    def _finish(self) -> None:
+        """What the end of an unusual segment has to do."""
+        if self.dead:
+            raise self.reset_error()
+        writes = self.writes
+        self.storage.end_segment()
+        if writes.sql_ran and self.database.deferred_violations():
+            raise QueryError("FOREIGN KEY constraint failed (deferred); the message was rolled back")
+        writes.keep()
+
+    def _undo(self) -> None:
+        if self.dead:
+            return
+        self.storage.end_segment()
+        self.writes.undo()
+
+    # Turns
+
+    def _begin(self) -> None:
+        """The first write of a turn."""
+        self.turn = Turn()
+        self.node.dirty += 1
+        if not (self.running and self.led):
+            self.node.loop.call_soon(self.commit)
+
+    def commit(self) -> None:
+        """End the open turn, unless somebody did. Called when the loop has run what was ready."""
+        turn = self.turn
+        if turn is None or turn.done or self.gate.parked or self.dead:
+            return
+        self.writes.turn_ended()
+        self.node.durability.commit(self, self.node.dirty)
+
+    def committed(self, turn: Turn, failure: BaseException | None) -> None:
+        """The commit of this turn has ended."""
+        self.node.dirty -= 1
+        if self.turn is turn:
+            self.turn = None
+        if failure is not None:
+            error = CommitUnknown(str(self.address), str(failure))
+            turn.settle(error)
+            self.reset(f"COMMIT failed: {failure}")
+            return
+        turn.settle(None)
+        if self.database.wal_pages >= self.node.limits.checkpoint_pages:
+            self.checkpoint()
+        elif self.node.attentive:
+            self.node.rested(self)
+
+    async def durable(self) -> None:
+        """Return when everything written so far is committed. Raises what the commit raised."""
+        if self.dead:
+            raise self.reset_error()
+        turn = self.turn
+        if turn is not None:
+            self.node.loop.call_soon(self.commit)
+            await turn.settled()
+            if turn.error is not None:
+                raise turn.failure()
+
+    async def sync(self) -> None:
+        """Return when everything written so far is on the device. Raises what the commit raised."""
+        await self.durable()
+        await self.node.durability.sync_now(self)
+
+    # The file in a thread
+
+    def commit_in_thread(self, work: Callable[[], Any]) -> None:
+        """Have a thread do the commit of the open turn."""
+        turn = self.committing = self.turn
+        assert turn is not None
+
+        def done(failure: BaseException | None) -> None:
+            self.committing = None
+            self.committed(turn, failure)
+
+        self.in_thread(work, done)
+
+    def in_thread(self, work: Callable[[], Any], done: Callable[[BaseException | None], None]) -> None:
+        """Park the actor, have a thread work on its file, then go on."""
+        self.gate.parked = True
+        self.ready = False
+
+        def returned(_result: Any, error: BaseException | None) -> None:
+            self.thread = None
+            if not self.dead:
+                self.writes.database = self.database
+                self.gate.parked = False
+            done(error)
+            if not self.dead and not self.gate.parked:
+                self._unparked()
+
+        self.thread = self.node.threads.run(work, returned)
+        self.writes.database = _Taken(self.database, self.thread)  # type: ignore[assignment]
+
+    def _unparked(self) -> None:
+        if self.turn is not None:  # somebody who is not gated wrote meanwhile
+            self.node.loop.call_soon(self.commit)
+        self.gate.wake()
+        self.pump()
+        self.node.rested(self)
+
+    def checkpoint(self) -> None:
+        """Let a thread copy the WAL into the database, so that the WAL is reused instead of growing."""
+        if self.gate.parked or self.turn is not None or self.dead:
+            return
+        wait = self.database.wal_pages >= self.node.limits.checkpoint_pages_max
+        self.in_thread(partial(self.database.checkpoint, wait=wait), self._checkpointed)
+
+    def _checkpointed(self, error: BaseException | None) -> None:
+        if error is not None and not self.dead:
+            self.reset(f"checkpoint failed: {error}")
+
+    async def checkpointed(self) -> None:
+        """Return when what is committed now is on the device."""
+        while self.gate.parked or self.turn is not None:
+            await self.gate.wait() if self.gate.parked else self.durable()
+        self.checkpoint()
+        while self.gate.parked and not self.dead:
+            await self.gate.wait()
+        if self.dead:
+            raise self.reset_error()
+
+    def sync_soon(self) -> None:
+        """Have what was committed synced within the time of `durability="relaxed"`."""
+        if self.sync_timer is None:
+            self.sync_timer = self.node.loop.call_later(self.node.limits.relaxed_sync_seconds, self._sync_due)
+
+    def _sync_due(self) -> None:
+        self.sync_timer = None
+        if self.dead or self.state is State.CLOSING:
+            return
+        if self.gate.parked or self.turn is not None:
+            self.sync_soon()
+        else:
+            self.checkpoint()
+
+    # The end
+
+    def storage_failed(self, failure: DatabaseFailure) -> ActorReset:
+        """Fail-stop: nothing that this incarnation holds may be believed any more."""
+        self.reset(f"storage failed: {failure}")
+        return self.reset_error()
+
+    def reset_error(self) -> ActorReset:
+        """What whoever still uses this incarnation gets."""
+        return ActorReset(str(self.address), self.reason)
+
+    def reset(self, reason: str, spare: object = None) -> None:
+        """Drop the memory; the next message opens the actor anew. `spare`: a message that answers for itself."""
+        if self.dead:
+            return
+        opened = self.state is not State.OPENING or hasattr(self, "writes")
+        self.state, self.ready, self.reason = State.DEAD, False, reason
+        log.warning("actor %s reset: %s", self.address, reason)
+        if opened:
+            self.writes.database = _Gone(self)  # type: ignore[assignment]
+            self.writes.loose = True
+        turn, self.turn = self.turn, None
+        if turn is not None and turn is not self.committing:
+            self.node.dirty -= 1
+            turn.settle(self.reset_error())
+        for message in self.mailbox:
+            if not message.reply.done() and message is not spare:
+                message.reply.set_exception(self.reset_error())
+        self.mailbox.clear()
+        for message, task in list(self.tasks.items()):
+            if message is not spare:
+                task.cancel()
+        self.gate.wake()
+        self.node.forget(self)
+
+    # Blocks
+
+    def hold(self, message: object) -> None:
+        """Take the input gate for this message. Raises LimitExceeded when it is nested too deeply."""
+        if self.gate.depth >= self.node.limits.block_depth:
+            raise LimitExceeded(f"block() is nested {self.gate.depth} deep (block_depth)")
+        self.gate.holder = message
+        self.gate.depth += 1
+        self.ready = False
+
+    def unhold(self) -> None:
+        """Give the input gate back, once."""
+        self.gate.depth -= 1
+        if self.gate.depth == 0:
+            self.gate.holder = None
+            self.gate.wake()
+            if not self.running:
+                self.pump()
+            else:
+                self.node.loop.call_soon(self.pump)

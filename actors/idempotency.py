@@ -1,0 +1,82 @@
+"""Messages that happen once: the reply is kept under the caller's key, in the message's own transaction."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar, get_type_hints
+
+import msgspec
+
+from . import codec
+from .errors import IdempotencyConflict
+
+Function = Callable[..., Coroutine[Any, Any, Any]]
+F = TypeVar("F", bound=Function)
+
+_MARK = "__z0_idempotent__"
+_GET = "SELECT arguments, reply FROM z0_replies WHERE message = ? AND key = ?"
+_PUT = "INSERT INTO z0_replies VALUES(?, ?, ?, ?, ?)"
+
+
+def idempotent(key: str) -> Callable[[F], F]:
+    """Make a message answer a repeated call from its first reply; `key` names the parameter with the caller's key.
+
+    The reply and a hash of the other arguments are stored in the message's own transaction. The same key again
+    returns that reply before the body runs; with other arguments it raises IdempotencyConflict. A message that
+    raises stores nothing. Replies come back as the type that the message is annotated to return.
+    """
+
+    def mark(function: F) -> F:
+        if key not in inspect.signature(function).parameters:
+            raise TypeError(f"{function.__qualname__} has no parameter {key!r} to take the idempotency key from")
+        setattr(function, _MARK, key)
+        return function
+
+    return mark
+
+
+def key_parameter(function: object) -> str | None:
+    """The parameter that holds the idempotency key of a message, if it is idempotent."""
+    return getattr(function, _MARK, None)
+
+
+def once(message: str, function: Function, parameter: str) -> Function:
+    """The message as it runs in the actor: from the stored reply when there is one."""
+    signature = inspect.signature(function)
+    decode = msgspec.msgpack.Decoder(_reply_type(function)).decode
+
+    async def run(actor: Any, *args: Any, **kwargs: Any) -> Any:
+        bound = signature.bind(actor, *args, **kwargs)
+        bound.apply_defaults()
+        arguments = dict(list(bound.arguments.items())[1:])
+        key = arguments.pop(parameter)
+        if not isinstance(key, str) or not key:
+            raise TypeError(f"{message}: {parameter} must be a non-empty string, not {key!r}")
+        hashed = codec.digest(arguments)
+        host = actor._z0_host
+        running: dict[tuple[str, str], asyncio.Future[None]] = host.running_keys
+        while (message, key) in running:  # only a message that suspends can be met half-way
+            await asyncio.shield(running[message, key])
+        for stored, reply in host.writes.rows(_GET, message, key):
+            if stored != hashed:
+                raise IdempotencyConflict(key, f"arguments of {message}")
+            return decode(reply)
+        done = running[message, key] = asyncio.get_running_loop().create_future()
+        try:
+            reply = await function(actor, *args, **kwargs)
+            host.writes.write(_PUT, (message, key, hashed, codec.encode(reply), actor.clock.now_us()))
+        finally:
+            del running[message, key]
+            done.set_result(None)
+        return reply
+
+    return run
+
+
+def _reply_type(function: Function) -> Any:
+    try:
+        return get_type_hints(function).get("return", Any)
+    except Exception:  # an annotation that cannot be resolved outside its scope: the reply comes back as plain data
+        return Any

@@ -1,0 +1,212 @@
+"""The life of a host: opening its file, starting the actor, and closing again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .database import Database, DatabaseFailure
+from .errors import ActorFileError, QueryError, Z0Error
+from .files import create_file, make_folder
+from .host import Host, State
+from .names import file_path
+from .schema import SCHEMA_VERSION
+from .segments import CURRENT, Call, Segments
+
+if TYPE_CHECKING:
+    from .node import Node
+
+log = logging.getLogger("z0.actors")
+
+
+def open_now(host: Host) -> bool:
+    """Open an existing actor on the spot, if nothing has to be waited for. Raises what opening raises."""
+    node, kind = host.node, host.kind
+    if kind.start is not None and kind.start.suspends:
+        return False
+    if host.address in node.closing or host.address in node.suspect:
+        return False
+    path = _path(host)
+    if not path.exists() or not node.catalog.has(host.address) or not node.take_slot(host):
+        return False
+    try:
+        _attach(host, path)
+        if kind.start is not None:
+            host.led = False
+            host.run(kind.start.function, (), {})
+    except BaseException as error:
+        fail_opening(host, error)
+        raise _presentable(host, error) from error
+    _opened(host)
+    return True
+
+
+async def open_later(host: Host) -> None:
+    """Open an actor, waiting for its predecessor, for a free slot, for its file to be made and for `start()`."""
+    node = host.node
+    try:
+        while (predecessor := node.closing.get(host.address)) is not None:
+            await asyncio.shield(predecessor)
+        await node.slot(host)
+        path = _path(host)
+        if not path.exists():
+            await node.threads.call(partial(_create, host, path))
+        if not node.catalog.has(host.address):
+            await node.catalog.register(host.address, node.clock.now_us())
+        _attach(host, path)
+        if host.address in node.suspect:
+            await node.threads.call(partial(host.database.checkpoint, wait=True))
+            node.suspect.discard(host.address)
+        if host.kind.start is not None:
+            await _start(host)
+    except BaseException as error:
+        fail_opening(host, error)
+        if not isinstance(error, Exception):
+            raise
+        return
+    if not host.dead:
+        _opened(host)
+        host.pump()
+
+
+def _path(host: Host) -> Path:
+    return host.node.path / file_path(*host.address)
+
+
+def _create(host: Host, path: Path) -> None:
+    tenant, namespace, name = host.address
+    image = host.kind.image({"schema": SCHEMA_VERSION, "tenant": tenant, "namespace": namespace, "name": name})
+    make_folder(path.parent)
+    create_file(path, image)
+
+
+def _attach(host: Host, path: Path) -> None:
+    node = host.node
+    database = Database(path, vfs=node.vfs, sync=node.durability.sync)
+    try:
+        meta = _identified(host, database)
+        host.attach(database)
+        actor = host.actor = host.kind.cls.__new__(host.kind.cls)
+        actor._z0_bind(host)
+        actor._z0_open(meta)
+        actor.__init__()
+    except BaseException:
+        if not hasattr(host, "writes"):
+            database.abandon()
+        raise
+
+
+def _identified(host: Host, database: Database) -> dict[str, object]:
+    """The file's meta data, after making sure that it is this actor's file."""
+    try:
+        meta = dict(database.rows("SELECT key, value FROM z0_meta"))
+    except QueryError as error:
+        raise ActorFileError(str(database.path), f"not a file of z0 ({error})") from error
+    if meta.get("schema") != SCHEMA_VERSION:
+        reason = f"schema version {meta.get('schema')}, but this z0 knows {SCHEMA_VERSION}; use a newer z0"
+        raise ActorFileError(str(database.path), reason)
+    found = (meta.get("tenant"), meta.get("namespace"), meta.get("name"))
+    if found != tuple(host.address):
+        raise ActorFileError(str(database.path), f"the file of {found}, not of {tuple(host.address)}; was it moved?")
+    return meta
+
+
+async def _start(host: Host) -> None:
+    start = host.kind.start
+    assert start is not None
+    token = object()
+    CURRENT.set(Call(host, token))
+    host.hold(token)
+    await Segments(host, start.function(host.actor), token)
+    host.unhold()
+
+
+def _opened(host: Host) -> None:
+    host.state = State.OPEN
+    host.used = host.node.tick
+    host.refresh()
+    host.node.opened(host)
+
+
+def fail_opening(host: Host, error: BaseException) -> None:
+    """An actor could not be opened: fail the messages that wait for it."""
+    failure = _presentable(host, error)
+    for message in host.mailbox:
+        if not message.reply.done():
+            message.reply.set_exception(failure)
+    host.mailbox.clear()
+    host.reset(f"it could not be opened: {error}")
+
+
+def _presentable(host: Host, error: BaseException) -> BaseException:
+    if isinstance(error, DatabaseFailure):
+        host.node.suspect.add(host.address)
+        host.reason = f"it could not be opened: {error}"
+        return host.reset_error()
+    if isinstance(error, asyncio.CancelledError):
+        host.reason = "the runtime was closed"
+        return host.reset_error()
+    return error
+
+
+async def close(host: Host, reason: str) -> None:
+    """Evict a host that is CLOSING: stop the actor, write what is open, leave one complete file and free everything else."""
+    node = host.node
+    try:
+        await _stop(host, reason)
+        await host.durable()
+        while host.gate.parked:
+            await host.gate.wait()
+        if host.dead:
+            return
+        await _leave(host)
+    except (DatabaseFailure, Z0Error) as error:
+        log.warning("actor %s was not closed cleanly: %s", host.address, error)
+        host.reset(f"closing failed: {error}")
+
+
+async def _stop(host: Host, reason: str) -> None:
+    if host.kind.stop is None:
+        return
+    token = object()
+    host.hold(token)
+    CURRENT.set(Call(host, token))
+    task = asyncio.current_task()
+    assert task is not None
+    limit = host.node.clock.call_later(host.node.limits.stop_seconds, task.cancel)
+    try:
+        await Segments(host, host.kind.stop.function(host.actor, reason), token)
+    except asyncio.CancelledError:
+        task.uncancel()
+        log.warning("stop() of actor %s took too long and was cancelled", host.address)
+    except Exception:
+        log.exception("stop() of actor %s failed", host.address)
+    finally:
+        limit.cancel()
+        if not host.dead:
+            host.unhold()
+
+
+async def _leave(host: Host) -> None:
+    node, database = host.node, host.database
+    host.writes.segment += 1
+    database.relax()
+    host.running = host.led = True  # nobody else ends this turn
+    host.actor._z0_close()
+    host.running = False
+    if host.turn is not None:
+        database.commit()
+        node.dirty -= 1
+        host.turn = None
+    facts = host.actor._z0_facts()
+    try:
+        await node.threads.call(database.close)
+    finally:
+        host.state, host.reason = State.DEAD, "it was evicted"
+        node.left(host)
+    with contextlib.suppress(OSError):
+        node.catalog.update(host.address, database.path.stat().st_size, facts, node.clock.now_us())

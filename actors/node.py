@@ -1,0 +1,344 @@
+"""A node is one data directory in one process: its lock, its catalogue, and the actors that are live in it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import OrderedDict, deque
+from collections.abc import Coroutine
+from concurrent.futures import Executor
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from . import life
+from .actor import Actor
+from .catalog import ActorInfo, Catalog
+from .clock import Clock, Timer
+from .database import Template, Value, check_sqlite
+from .durability import Mode, durability_of
+from .errors import NamespaceConflict, RuntimeClosed
+from .files import make_folder
+from .gates import pass_once
+from .handlers import Handler, can_suspend, handlers_of
+from .host import Host, State
+from .limits import Limits
+from .lock import DirectoryLock
+from .names import Address, check_name
+from .stub import stub_class
+from .threads import Threads
+
+A = TypeVar("A", bound=Actor)
+
+_TICKS_PER_IDLE = 4  # how finely the time since an actor's last use is known
+
+
+class Kind:
+    """What a node knows of one class of actors."""
+
+    def __init__(self, cls: type[Actor]) -> None:
+        """Read the class once. Raises InvalidName for an impossible namespace."""
+        self.cls = cls
+        self.namespace = check_name(cls.namespace or cls.__name__, "namespace")
+        self.handlers = handlers_of(cls, Actor)
+        self.stub_class = stub_class(cls, self.handlers)
+        self.start = _hook(cls, "start")
+        self.stop = _hook(cls, "stop")
+        self._template: Template | None = None
+
+    def image(self, meta: dict[str, Value]) -> bytes:
+        """The content of a new file."""
+        if self._template is None:
+            self._template = Template(self.cls._z0_schema)
+        return self._template.image(meta)
+
+
+def _hook(cls: type[Actor], name: str) -> Handler | None:
+    function = getattr(cls, name)
+    return None if function is getattr(Actor, name) else Handler(name, function, can_suspend(function))
+
+
+class Node:
+    """The live actors of one data directory. Use `Runtime`; this is its engine."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        clock: Clock,
+        env: object,
+        durability: Mode,
+        limits: Limits,
+        vfs: str | None = None,
+        executor: Executor | None = None,
+    ) -> None:
+        """Nothing is opened yet. `vfs` and `executor`: where SQLite runs (simulation, fault injection)."""
+        check_sqlite()
+        self.path = path
+        self.clock = clock
+        self.env = env
+        self.limits = limits
+        self.durability = durability_of(durability, limits)
+        self.vfs = vfs
+        self._executor = executor
+        self.kinds: dict[type[Actor], Kind] = {}
+        self._namespaces: dict[str, Kind] = {}
+        self.hosts: OrderedDict[Address, Host] = OrderedDict()  # least recently used first
+        self.closing: dict[Address, asyncio.Future[None]] = {}
+        self.suspect: set[Address] = set()  # storage failed: a full checkpoint must succeed before the next message
+        self.dirty = 0  # actors with a turn that is not durable
+        self.mailbox_bytes = 0
+        self.tick = 0
+        self.draining = False
+        self.attentive = False  # somebody waits for an actor to rest
+        self._open_files = 0
+        self._open_files_max = limits.open_files_max()
+        self._wanting: deque[asyncio.Future[None]] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._sweeper: Timer | None = None
+        self._rest = asyncio.Event()
+        self.loop: asyncio.AbstractEventLoop
+        self.threads: Threads
+        self.catalog: Catalog
+        self._lock: DirectoryLock
+
+    def open(self) -> None:
+        """Take the data directory. Raises DataDirLocked."""
+        self.loop = asyncio.get_running_loop()
+        make_folder(self.path.absolute())
+        self._lock = DirectoryLock(self.path)
+        try:
+            self.threads = Threads(self.loop, self.limits.commit_threads, self._executor)
+            self.catalog = Catalog(self.path, self.vfs, self.loop)
+        except BaseException:
+            self._lock.release()
+            raise
+
+    # Addresses
+
+    def kind(self, cls: type[Actor]) -> Kind:
+        """What is known of the class. Raises NamespaceConflict, InvalidName."""
+        kind = self.kinds.get(cls)
+        if kind is None:
+            if not (isinstance(cls, type) and issubclass(cls, Actor)):
+                raise TypeError(f"{cls!r} is not a subclass of z0.Actor")
+            kind = Kind(cls)
+            other = self._namespaces.setdefault(kind.namespace.casefold(), kind)
+            if other is not kind:
+                raise NamespaceConflict(kind.namespace, other.cls, cls)
+            self.kinds[cls] = kind
+        return kind
+
+    def stub(self, cls: type[A], name: str, tenant: str, sender: Host | None) -> A:
+        """A stub of the actor; creates nothing. Raises InvalidName."""
+        kind = self.kinds.get(cls) or self.kind(cls)
+        address = Address(tenant, kind.namespace, check_name(name))
+        return cast(A, kind.stub_class(self, kind, address, sender))
+
+    async def list(self, cls: type[Actor], tenant: str, prefix: str, after: str | None, limit: int) -> list[ActorInfo]:
+        """Actors of the class, from the catalogue."""
+        return await self.catalog.list(tenant, self.kind(cls).namespace, prefix, after, limit)
+
+    # Hosts
+
+    def admit(self, sender: Host | None) -> None:
+        """Refuse messages from outside once closing has begun. Raises RuntimeClosed."""
+        if self.draining and (sender is None or sender.dead):
+            raise RuntimeClosed
+
+    def host(self, kind: Kind, address: Address) -> Host:
+        """The actor's live host; it may be opening. Raises what opening raises, when it can open at once."""
+        host = self.hosts.get(address)
+        if host is not None:
+            self.touch(host)
+            return host
+        host = self.hosts[address] = Host(self, kind, address)
+        if not life.open_now(host):
+            self._spawn(life.open_later(host))
+        return host
+
+    def touch(self, host: Host) -> None:
+        """Note that an actor was used in this tick."""
+        host.used = self.tick
+        if host.address in self.hosts:
+            self.hosts.move_to_end(host.address)
+
+    def opened(self, host: Host) -> None:
+        """A host is open: watch when it becomes idle."""
+        if self._sweeper is None:
+            self._sweep_later()
+
+    def rested(self, host: Host) -> None:
+        """A host may have become idle: somebody may be waiting for that."""
+        host.used = self.tick
+        if not self.attentive or not host.idle:
+            return
+        if self.draining:
+            self._rest.set()
+        elif len(self.closing) < len(self._wanting):
+            self.evict(host, "room")
+
+    def evict(self, host: Host, reason: str) -> asyncio.Future[None]:
+        """Begin to close an idle host; the future is done when its file is closed."""
+        assert host.idle
+        host.state, host.ready = State.CLOSING, False
+        del self.hosts[host.address]
+        self.closing[host.address] = host.closed
+        self._spawn(life.close(host, reason))
+        return host.closed
+
+    async def evict_idle(self, address: Address) -> bool:
+        """Evict the actor if it is idle; whether it is out of memory on return."""
+        host = self.hosts.get(address)
+        if host is not None and host.idle:
+            self.evict(host, "asked")
+        closing = self.closing.get(address)
+        if closing is not None:
+            await asyncio.shield(closing)
+        return address not in self.hosts
+
+    def left(self, host: Host) -> None:
+        """A host has closed its file."""
+        if host.slot:
+            host.slot = False
+            self._open_files -= 1
+        if self.hosts.get(host.address) is host:
+            del self.hosts[host.address]
+        if self.closing.get(host.address) is host.closed:
+            del self.closing[host.address]
+        if not host.closed.done():
+            host.closed.set_result(None)
+        while self._wanting:
+            waiter = self._wanting.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                break
+        self._rest.set()
+        self._attend()
+
+    def forget(self, host: Host) -> None:
+        """A host was reset: close its file without believing it, then let a successor open."""
+        if self.hosts.get(host.address) is host:
+            del self.hosts[host.address]
+        self.closing[host.address] = host.closed
+        if not hasattr(host, "database"):
+            self.left(host)
+            return
+        busy = host.thread
+
+        def abandon() -> None:
+            if busy is not None:
+                busy.exception()
+            host.database.abandon()
+
+        self.threads.run(abandon, lambda _result, _error: self.left(host))
+
+    # Open files
+
+    def take_slot(self, host: Host) -> bool:
+        """Count one more open file, if there is room now."""
+        if self._wanting or self._open_files >= self._open_files_max:
+            return False
+        self._open_files += 1
+        host.slot = True
+        return True
+
+    async def slot(self, host: Host) -> None:
+        """Count one more open file, after an eviction if there is no room."""
+        while self._open_files >= self._open_files_max:
+            waiter = self.loop.create_future()
+            self._wanting.append(waiter)
+            self._attend()
+            if len(self.closing) < len(self._wanting):
+                self._evict_least_recently_used()
+            await waiter
+        self._open_files += 1
+        host.slot = True
+
+    def _attend(self) -> None:
+        self.attentive = self.draining or bool(self._wanting)
+
+    def _evict_least_recently_used(self) -> None:
+        for host in self.hosts.values():
+            if host.idle:
+                self.evict(host, "room")
+                return
+
+    # Idle actors
+
+    def _sweep_later(self) -> None:
+        self._sweeper = self.clock.call_later(self.limits.idle_seconds / _TICKS_PER_IDLE, self._sweep)
+
+    def _sweep(self) -> None:
+        self._sweeper = None
+        self.tick += 1
+        for host in list(self.hosts.values()):
+            if not host.idle:
+                continue
+            if self.tick - host.used > _TICKS_PER_IDLE:
+                self.evict(host, "idle")
+            elif self.tick - host.used > 1 and host.database.wal_pages:
+                host.checkpoint()
+        if self.hosts:
+            self._sweep_later()
+
+    # The end
+
+    async def close(self) -> None:
+        """Drain within `Limits.close_seconds`, reset what does not, and give the directory back."""
+        if self.draining:
+            return
+        self._drain()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.limits.close_seconds):
+                await self._drained()
+        for host in list(self.hosts.values()):
+            host.reset("the runtime closed before it came to rest (close_seconds)")
+        while self._tasks or self.closing:
+            await pass_once()
+            await asyncio.gather(*self._tasks, *self.closing.values(), return_exceptions=True)
+        await self.catalog.close()
+        self.threads.close()
+        self._lock.release()
+
+    def _drain(self) -> None:
+        self.draining = True
+        self._attend()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        for host in self.hosts.values():
+            host.refresh()
+
+    async def _drained(self) -> None:
+        while self.hosts or self.closing:
+            self._rest.clear()
+            for host in [host for host in self.hosts.values() if host.idle]:
+                self.evict(host, "closing")
+            await self._rest.wait()
+
+    async def crash(self) -> None:
+        """Drop the memory as a kill would, keep what was committed, and give the directory back."""
+        if self.draining:
+            return
+        self._drain()
+        for host in list(self.hosts.values()):
+            host.reset("the runtime crashed")
+        for task in list(self._tasks):
+            task.cancel()
+        while self._tasks or self.closing:
+            await pass_once()
+            await asyncio.gather(*self._tasks, *self.closing.values(), return_exceptions=True)
+        self.catalog.abandon()
+        self.threads.close()
+        self._lock.release()
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = self.loop.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(partial(_ended, self._tasks))
+
+
+def _ended(tasks: set[asyncio.Task[None]], task: asyncio.Task[None]) -> None:
+    tasks.discard(task)
+    if not task.cancelled() and (error := task.exception()) is not None:
+        raise error

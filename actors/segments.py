@@ -1,0 +1,79 @@
+"""Running a handler that may wait: every segment of it passes the input gate, and is undone as a whole.
+
+A segment runs from the handler's start, or from a real suspension, to its end or the next real suspension.
+The driver stands between the handler and its task, so that a task wakes as ever but the handler's code goes
+on only when its actor's gate lets it (as Durable Objects: every re-entry takes an input lock).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Generator
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .host import Host
+
+
+class Call:
+    """Which message of which actor the running code belongs to; travels in the context to what it starts."""
+
+    __slots__ = ("host", "message")
+
+    def __init__(self, host: Host, message: object) -> None:
+        """The message that `host` runs."""
+        self.host = host
+        self.message = message
+
+
+CURRENT: ContextVar[Call | None] = ContextVar("z0_current", default=None)
+"""The call that this context belongs to; None outside of actors."""
+
+
+class Segments:
+    """Awaiting it runs the coroutine as segments of its host. Raises what the coroutine raises."""
+
+    __slots__ = ("_coroutine", "_host", "_message")
+
+    def __init__(self, host: Host, coroutine: Coroutine[Any, Any, Any], message: object) -> None:
+        """`message` is who holds the gate inside `block()`."""
+        self._host = host
+        self._coroutine = coroutine
+        self._message = message
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        """Drive."""
+        host, coroutine = self._host, self._coroutine
+        thrown: BaseException | None = None
+        while True:
+            while not host.dead and not host.gate.admits(self._message):
+                try:
+                    yield from host.gate.wait()
+                except asyncio.CancelledError as cancelled:  # it is the handler's, and waits with it
+                    thrown = cancelled
+            host.enter(self._message)
+            try:
+                awaited = coroutine.send(None) if thrown is None else coroutine.throw(thrown)
+                if host.writes.depth:
+                    awaited = self._refuse_suspension()
+                host.leave()
+            except StopIteration as stop:
+                return host.end(stop.value)
+            except BaseException:
+                host.fail_segment()
+                raise
+            thrown = None
+            try:
+                yield awaited
+            except GeneratorExit:
+                coroutine.close()
+                raise
+            except BaseException as error:  # cancelled, by the host or by the handler's own time limit
+                thrown = error
+
+    def _refuse_suspension(self) -> Any:
+        """A handler waited inside `transaction()`: raise there, so that the block takes its writes back."""
+        return self._coroutine.throw(
+            RuntimeError("a handler must not wait inside storage.transaction(): await before or after the block")
+        )

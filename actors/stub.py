@@ -1,0 +1,165 @@
+"""Stubs: what callers hold. A call of a stub is a coroutine; running it sends the message.
+
+The hot path is here: a message that cannot wait, to an actor that is free, runs in its caller's own step; the caller
+then lets the loop run what else is ready and ends the turn itself, so that one commit serves all of it
+without a task, a queue or a future.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from .codec import ATOMS, share, size
+from .errors import Overloaded
+from .gates import Turn, pass_once
+from .handlers import Handler
+from .host import Host, Message
+from .names import Address
+from .segments import CURRENT
+
+if TYPE_CHECKING:
+    from .node import Kind, Node
+
+Method = Callable[..., Coroutine[Any, Any, Any]]
+
+
+class Stub:
+    """A handle on one actor, typed as its class. Holds nothing of the actor and keeps nothing alive."""
+
+    __slots__ = ("_z0_address", "_z0_host", "_z0_kind", "_z0_node", "_z0_sender")
+
+    def __init__(self, node: Node, kind: Kind, address: Address, sender: Host | None) -> None:
+        """`sender`: the actor that calls through this stub, if one does."""
+        self._z0_node = node
+        self._z0_kind = kind
+        self._z0_address = address
+        self._z0_sender = sender
+        self._z0_host: Host | _Absent = node.hosts.get(address, ABSENT)
+
+    def __getattr__(self, name: str) -> NoReturn:
+        """Say what there is."""
+        kind = object.__getattribute__(self, "_z0_kind")
+        messages = ", ".join(sorted(kind.handlers)) or "none"
+        raise AttributeError(f"a stub of {kind.cls.__name__} has no {name!r}; its messages are: {messages}")
+
+    def __repr__(self) -> str:
+        """Class and name."""
+        return f"<stub of {self._z0_kind.cls.__name__} {self._z0_address.name!r}>"
+
+    def __eq__(self, other: object) -> bool:
+        """Stubs of the same actor are equal."""
+        return isinstance(other, Stub) and (self._z0_node, self._z0_address) == (other._z0_node, other._z0_address)
+
+    def __hash__(self) -> int:
+        """By address."""
+        return hash(self._z0_address)
+
+    def __z0_share__(self) -> Stub:
+        """Stubs travel in messages."""
+        return self
+
+
+class _Absent:
+    """Stands where a host will be."""
+
+    __slots__ = ()
+    ready = False
+
+
+ABSENT = _Absent()
+
+
+def stub_class(cls: type, handlers: dict[str, Handler]) -> type[Stub]:
+    """The class of the stubs of `cls`: a method per message, nothing else."""
+    methods: dict[str, Any] = {name: _method(handler) for name, handler in handlers.items()}
+    return type(f"{cls.__name__}Stub", (Stub,), {"__slots__": (), "__doc__": cls.__doc__, **methods})
+
+
+def _method(handler: Handler) -> Method:
+    method = _queued(handler) if handler.suspends else _direct(handler)
+    method.__name__ = handler.name
+    method.__doc__ = handler.function.__doc__
+    return method
+
+
+def _queued(handler: Handler) -> Method:
+    async def method(self: Stub, /, *args: Any, **kwargs: Any) -> Any:
+        return await _post(self, handler, args, kwargs)
+
+    return method
+
+
+def _direct(handler: Handler) -> Method:
+    function = handler.function
+
+    async def method(self: Stub, /, *args: Any, **kwargs: Any) -> Any:
+        host = self._z0_host
+        if not host.ready or host.running or self._z0_sender is not None or CURRENT.get() is not None:
+            return await _post(self, handler, args, kwargs)
+        turn = host.turn
+        if turn is not None:
+            _make_room(host, turn)
+        for value in args:
+            if type(value) not in ATOMS:
+                args = share(args)
+                break
+        for key, value in kwargs.items():
+            if type(value) not in ATOMS:
+                kwargs[key] = share(value)
+        if host.used != host.node.tick:
+            host.node.touch(host)
+        host.led = True
+        try:
+            value = host.run(function, args, kwargs)
+        except Exception as error:
+            if host.turn is not None:
+                await _end_turn(host, host.turn)
+            raise error
+        turn = host.turn
+        if turn is not None:
+            await _end_turn(host, turn)
+        return value
+
+    return method
+
+
+def _make_room(host: Host, turn: Turn) -> None:
+    limits = host.node.limits
+    if turn.waiting >= limits.mailbox_messages:
+        raise Overloaded(str(host.address), f"{turn.waiting} messages wait (mailbox_messages)")
+    if turn.bytes >= limits.mailbox_bytes:
+        raise Overloaded(str(host.address), f"{turn.bytes} bytes wait (mailbox_bytes)")
+
+
+async def _end_turn(host: Host, turn: Turn) -> None:
+    """Wait at the output gate; the first of the turn to come back commits for all."""
+    turn.waiting += 1
+    try:
+        await pass_once()
+    except BaseException:  # the caller has gone: its message happens all the same
+        host.node.loop.call_soon(host.commit)
+        raise
+    if not turn.done:
+        host.commit()
+        if not turn.done:
+            await turn.settled()
+    if turn.error is not None:
+        raise turn.failure()
+
+
+async def _post(stub: Stub, handler: Handler, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Send through the mailbox, opening the actor when it is not live."""
+    node = stub._z0_node
+    call = CURRENT.get()
+    sender = stub._z0_sender or (call.host if call is not None else None)
+    args, kwargs = share(args), share(kwargs)
+    node.admit(sender)
+    if sender is not None:
+        await sender.durable()  # as Durable Objects: an outgoing message waits at the sender's output gate
+    host = stub._z0_host = node.host(stub._z0_kind, stub._z0_address)
+    reply: asyncio.Future[Any] = node.loop.create_future()
+    host.accept(Message(handler, args, kwargs, size(args) + size(kwargs), copy_context(), reply))
+    return await reply

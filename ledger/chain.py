@@ -1,0 +1,59 @@
+"""The hash chain: each fact's hash covers its columns and its predecessor's hash. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from hashlib import blake2b
+from typing import Any
+
+import msgspec
+
+from .errors import LedgerCorrupt
+
+FORMAT = 1
+"""Version of the chain's format; part of the genesis hash."""
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class Verification(msgspec.Struct, frozen=True):
+    """A ledger whose chain holds."""
+
+    facts: int
+    head: bytes
+    """Hash of the last fact; of the genesis when there is none."""
+
+
+def genesis(tenant: str, namespace: str, name: str) -> bytes:
+    """What stands before the first fact: so a ledger cannot pass for another entity's."""
+    return blake2b(_encode((FORMAT, tenant, namespace, name)), digest_size=32).digest()
+
+
+def link(previous: bytes, columns: tuple[Any, ...]) -> bytes:
+    """The hash of a fact: of the predecessor's hash and the msgpack array of the stored columns but `hash`."""
+    return blake2b(previous + _encode(columns), digest_size=32).digest()
+
+
+def verify(rows: Iterable[tuple[Any, ...]], start: bytes, entity: str = "ledger") -> Verification:
+    """Check rows of `facts` (all columns, in order of seq) from the first. Raises LedgerCorrupt with the first bad seq."""
+    facts, head = 0, start
+    for facts, head in steps(rows, start, entity):  # noqa: B007 (the last step is the result)
+        pass
+    return Verification(facts, head)
+
+
+def steps(
+    rows: Iterable[tuple[Any, ...]], head: bytes, entity: str, seq: int = 0
+) -> Iterator[tuple[int, bytes]]:
+    """Check rows that follow fact `seq` with hash `head`, and give seq and hash after each."""
+    for row in rows:
+        seq += 1
+        if row[0] != seq:
+            raise LedgerCorrupt(entity, seq, f"is missing (the next one is {row[0]})")
+        try:
+            head = blake2b(head + _encode(row[:-1]), digest_size=32).digest()
+        except UnicodeEncodeError as error:
+            raise LedgerCorrupt(entity, seq, f"holds text that is not UTF-8 ({error})") from None
+        if head != row[-1]:
+            raise LedgerCorrupt(entity, seq, "does not match its hash")
+        yield seq, head

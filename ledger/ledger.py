@@ -1,0 +1,302 @@
+"""One entity's ledger, from inside the entity: append facts and read them, synchronously.
+
+An append is one INSERT in the turn's transaction; the unique index finds a repeated idempotency key, so a new key
+costs no look-up (unless the one before was a repeat: a caller that repeats one usually repeats many).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Unpack, cast
+
+from z0.actors.clock import Clock
+from z0.actors.database import Row
+from z0.actors.errors import ConstraintFailed, IdempotencyConflict
+from z0.actors.names import Address
+from z0.actors.writes import Writes
+
+from . import chain, query
+from .chain import Verification
+from .errors import ConcurrencyConflict, InvalidQuery, LedgerCorrupt, ProjectionError
+from .fact import COLUMNS, CONTENT, Draft, Fact, FactFields, draft, drafts_of, fact_of, id_prefix
+from .projection import Projection, ProjectionType, Snapshot
+from .query import Filters, Query
+
+_ALL = f"SELECT {', '.join(COLUMNS)} FROM facts"
+_INSERT = f"INSERT INTO facts VALUES({', '.join('?' * len(COLUMNS))})"
+_BY_KEY = f"{_ALL} WHERE idempotency_key = ?"
+_BY_SEQ = f"{_ALL} WHERE seq = ?"
+_RANGE = f"{_ALL} WHERE seq > ? AND seq <= ? ORDER BY seq"
+_HEAD = "SELECT seq, hash, timestamp FROM facts ORDER BY seq DESC LIMIT 1"
+_SNAPSHOTS = "SELECT projection, version, seq, state FROM z0_snapshots"
+_PUT_SNAPSHOT = "INSERT OR REPLACE INTO z0_snapshots VALUES(?, ?, ?, ?)"
+
+Saved = tuple[int, bytes, int]
+
+
+class Ledger:
+    """The facts of one entity. Everything it writes is part of the message's transaction."""
+
+    def __init__(
+        self,
+        owner: Any,
+        address: Address,
+        writes: Writes,
+        clock: Clock,
+        projections: Mapping[str, ProjectionType],
+        snapshot_facts: int,
+    ) -> None:
+        """Open: read the head and the projections. `owner` gets each projection as an attribute of its name."""
+        self._owner = owner
+        self._entity = str(address)
+        self._tenant, self._namespace, self._name = address
+        self._writes = writes
+        self._clock = clock
+        self._types = projections
+        self._snapshot_facts = snapshot_facts
+        self._prefix = id_prefix(address.namespace, address.name)
+        self._repeats = False  # the last append was a repeat
+        self.broken: dict[str, ProjectionError] = {}
+        self._states: dict[str, Projection] = {}
+        self._snapshot_seq: dict[str, int] = {}
+        row = writes.database.row(_HEAD)
+        self._seq, self._hash, self._timestamp = cast(Saved, row) if row else (0, chain.genesis(*address), 0)
+        self._open_projections()
+        writes.memory = self
+
+    @property
+    def head(self) -> int:
+        """The seq of the last fact; 0 when there is none."""
+        return self._seq
+
+    @property
+    def hash(self) -> bytes:
+        """The hash of the last fact; of the genesis when there is none."""
+        return self._hash
+
+    # Writing
+
+    def append(self, type: str, **fields: Unpack[FactFields]) -> Fact:
+        """Write a fact and return it; the same idempotency key again returns the existing fact and writes nothing.
+
+        `amount` is an int64 in minor units, `data` a JSON object of at most 1 MiB, `expected_seq` the head that the
+        caller has seen. Raises InvalidFact, IdempotencyConflict, ConcurrencyConflict, and what an `apply` raises.
+        """
+        return self.write(draft({**fields, "type": type}))
+
+    def append_many(self, facts: Sequence[Mapping[str, Any]]) -> list[Fact]:
+        """Write several facts, all or none; each is a dict of `append`'s arguments. Raises as `append`."""
+        return self.write_many(drafts_of(facts))
+
+    def existing(self, new: Draft) -> Fact | None:
+        """The fact that the draft's idempotency key stands for, if any. Raises IdempotencyConflict."""
+        row = None if new.idempotency_key is None else self._row(_BY_KEY, new.idempotency_key)
+        if row is None:
+            return None
+        fact = fact_of(self._prefix, row)
+        differs = [COLUMNS[at] for at in CONTENT if row[at] != getattr(new, COLUMNS[at])]
+        if fact.data != new.data:
+            differs.append("data")
+        if differs:
+            raise IdempotencyConflict(cast(str, new.idempotency_key), f"fact {fact.id}: {', '.join(differs)}")
+        return fact
+
+    def write_many(self, drafts: Sequence[Draft]) -> list[Fact]:
+        """`append_many` of what has been checked."""
+        with self._writes.transaction():
+            return [self._insert_once(new) for new in drafts]
+
+    def write(self, new: Draft) -> Fact:
+        """`append` of what has been checked."""
+        writes = self._writes
+        if not writes.repeatable:
+            with writes.transaction():
+                return self._insert_once(new)
+        mark, saved = len(writes.log), (self._seq, self._hash, self._timestamp)
+        try:
+            return self._insert_once(new)
+        except Exception:
+            if len(writes.log) > mark:  # the row is in, but a projection refused it
+                writes.undo_to(mark, saved)
+            raise
+
+    def _insert_once(self, new: Draft) -> Fact:
+        if self._repeats or new.expected_seq is not None:
+            existing = self.existing(new)
+            if existing is not None:
+                return existing
+            if new.expected_seq is not None and new.expected_seq != self._seq:
+                raise ConcurrencyConflict(self._entity, new.expected_seq, self._seq)
+            self._repeats = False
+        return self._insert(new)
+
+    def _insert(self, new: Draft) -> Fact:
+        seq = self._seq + 1
+        timestamp = self._clock.now_us()
+        if timestamp < self._timestamp:
+            timestamp = self._timestamp
+        columns = (
+            seq, new.type, new.subtype, timestamp, self._tenant, self._name, new.source_id, new.from_entity,
+            new.to_entity, new.amount, new.currency, new.config_id, new.config_version, new.trace_id,
+            new.external_source, new.external_id, new.idempotency_key, new.text,
+        )  # fmt: skip
+        hash = chain.link(self._hash, columns)
+        try:
+            self._writes.write(_INSERT, (*columns, hash))
+        except ConstraintFailed:
+            existing = self.existing(new)
+            if existing is None:
+                raise
+            self._repeats = True
+            return existing
+        self._seq, self._hash, self._timestamp = seq, hash, timestamp
+        fact = Fact(f"{self._prefix}{seq}", *columns[:17], new.data, hash)
+        for state in self._states.values():
+            state.apply(fact)
+        if not seq % self._snapshot_facts:
+            self.snapshot()
+        return fact
+
+    # Reading
+
+    def query(self, **query_: Unpack[Query]) -> list[Fact]:
+        """The facts that pass all filters, in order of seq. Raises InvalidQuery."""
+        sql, bindings = query.select(cast(dict[str, Any], query_))
+        return [fact_of(self._prefix, row) for row in self._rows(sql, *bindings)]
+
+    def get(self, seq_or_id: int | str) -> Fact | None:
+        """The fact of that seq or id, or None."""
+        if isinstance(seq_or_id, str):
+            head, _, tail = seq_or_id.rpartition("@")
+            if f"{head}@" != self._prefix or not tail.isdigit():
+                return None
+            seq_or_id = int(tail)
+        row = self._row(_BY_SEQ, seq_or_id)
+        return None if row is None else fact_of(self._prefix, row)
+
+    def count(self, **filters: Unpack[Filters]) -> int:
+        """How many facts pass all filters. Raises InvalidQuery."""
+        sql, bindings = query.count(cast(dict[str, Any], filters))
+        return int(self._rows(sql, *bindings)[0][0])
+
+    def sum(self, field: str = "amount", **filters: Unpack[Filters]) -> int:
+        """The exact sum of "amount" or "data.<path>" over the facts that pass all filters; absent ones count nothing.
+
+        Raises InvalidQuery for several currencies (filter by `currency`), and for a value that is no integer.
+        """
+        sql, bindings = query.total(field, cast(dict[str, Any], filters))
+        rows = self._rows(sql, *bindings)
+        if len(rows) > 1:
+            names = ", ".join(sorted(str(row[0]) for row in rows))
+            raise InvalidQuery(f"the facts are in several currencies ({names}); filter by currency=...")
+        if rows and rows[0][3]:
+            raise InvalidQuery(f"{field} is not an integer in {rows[0][3]} facts")
+        return int((rows[0][1] << 32) + rows[0][2]) if rows else 0
+
+    def verify(self) -> Verification:
+        """Recompute the chain of hashes. Raises LedgerCorrupt with the first bad seq."""
+        result = Verification(0, self._hash)
+        for result in self.verify_steps():  # noqa: B007 (the last step is the result)
+            pass
+        return result
+
+    def verify_steps(self, chunk: int = 2_000) -> Iterator[Verification]:
+        """`verify` in steps of `chunk` facts, for whoever must not hold up the others; the last step is the result."""
+        target, head_hash = self._seq, self._hash
+        seq, head = 0, chain.genesis(self._tenant, self._namespace, self._name)
+        while seq < target:
+            rows = self._rows(_RANGE, seq, min(seq + chunk, target))
+            end = seq + max(len(rows), 1)
+            for seq, head in chain.steps(rows, head, self._entity, seq):  # noqa: B007
+                pass
+            if seq != end:
+                raise LedgerCorrupt(self._entity, seq + 1, "is missing")
+            yield Verification(seq, head)
+        if head != head_hash:
+            raise LedgerCorrupt(self._entity, seq, "is not the head that the entity wrote")
+        yield Verification(seq, head)
+
+    # Projections
+
+    def projection(self, name: str, *, seq: int | None = None, time: Any = None) -> Projection:
+        """A projection as it is, or as it was after fact `seq` or at `time` (inclusive). Raises ProjectionError."""
+        kind = self._type(name)
+        if seq is None and time is None:
+            if name in self.broken:
+                raise self.broken[name]
+            return self._states[name]
+        if seq is not None and time is not None:
+            raise InvalidQuery("give seq or time, not both")
+        past: dict[str, Any] = {}
+        if time is not None:
+            past["until"] = query.microseconds(time, "time") + 1
+        sql, bindings = query.select(past)
+        rows = self._rows(sql, *bindings) if seq is None else self._rows(_RANGE, 0, seq)
+        return kind.fold(kind.cls(), (fact_of(self._prefix, row) for row in rows))
+
+    def rebuild(self, name: str | None = None) -> None:
+        """Fold one projection, or all, anew from the first fact. A failing one raises ProjectionError when read."""
+        for each in self._types if name is None else (self._type(name).name,):
+            self._fold(each, None)
+
+    def snapshot(self) -> None:
+        """Write the projections' state, so that the next opening folds only what comes after."""
+        for name, state in self._states.items():
+            if self._snapshot_seq.get(name) != self._seq:
+                kind = self._types[name]
+                self._writes.write(_PUT_SNAPSHOT, (name, kind.cls.version, self._seq, kind.encode(state)))
+                self._snapshot_seq[name] = self._seq
+
+    def _type(self, name: str) -> ProjectionType:
+        try:
+            return self._types[name]
+        except KeyError:
+            known = ", ".join(self._types) or "none"
+            raise InvalidQuery(f"{self._entity} has no projection {name!r}; it has: {known}") from None
+
+    def _open_projections(self) -> None:
+        if not self._types:
+            return
+        rows = self._writes.database.rows(_SNAPSHOTS)
+        stored = {name: Snapshot(version, seq, state) for name, version, seq, state in rows}
+        for name in self._types:
+            self._fold(name, stored.get(name))
+
+    def _fold(self, name: str, snapshot: Snapshot | None) -> None:
+        kind = self._types[name]
+        state, seq = kind.restore(snapshot, self._seq)
+        self._snapshot_seq[name] = seq
+        self.broken.pop(name, None)
+        try:
+            if seq < self._seq:
+                rows = self._writes.database.iterate(_RANGE, seq, self._seq)
+                kind.fold(state, (fact_of(self._prefix, row) for row in rows))
+        except ProjectionError as error:
+            self.broken[name] = error
+            self._states.pop(name, None)
+            vars(self._owner).pop(name, None)
+        else:
+            self._states[name] = state
+            setattr(self._owner, name, state)
+
+    # Memory: what goes back with the file
+
+    def save(self) -> Saved:
+        """What `restore` needs."""
+        return self._seq, self._hash, self._timestamp
+
+    def restore(self, saved: object) -> None:
+        """Be as at that `save`; projections that took facts in since are folded anew."""
+        before = self._seq
+        self._seq, self._hash, self._timestamp = cast(Saved, saved)
+        if self._seq != before:
+            self._open_projections()
+
+    # Database
+
+    def _rows(self, sql: str, *bindings: Any) -> list[Row]:
+        return self._writes.rows(sql, *bindings)
+
+    def _row(self, sql: str, *bindings: Any) -> Row | None:
+        rows = self._rows(sql, *bindings)
+        return rows[0] if rows else None

@@ -1,0 +1,94 @@
+"""z0: an event-sourced actor runtime that emulates Durable Objects on one machine.
+
+Each entity is a single-threaded actor that owns one SQLite file and keeps an append-only ledger of facts.
+
+    import z0
+
+    class Counter(z0.Actor):
+        async def increment(self, by: int = 1) -> int:
+            n = self.storage.get("n", 0) + by
+            self.storage.put("n", n)
+            return n
+
+    async with z0.Runtime("var/z0") as runtime:
+        n = await runtime.get(Counter, "visits").increment()
+"""
+
+from z0.actors.actor import Actor
+from z0.actors.catalog import ActorInfo
+from z0.actors.clock import Clock, SystemClock
+from z0.actors.errors import (
+    ActorFileError,
+    ActorReset,
+    CommitUnknown,
+    ConstraintFailed,
+    DataDirLocked,
+    IdempotencyConflict,
+    InvalidMessage,
+    InvalidName,
+    LimitExceeded,
+    NamespaceConflict,
+    Overloaded,
+    QueryError,
+    RuntimeClosed,
+    Z0Error,
+)
+from z0.actors.idempotency import idempotent
+from z0.actors.limits import Limits
+from z0.actors.storage import Cursor, Storage
+from z0.ledger.chain import Verification
+from z0.ledger.entity import Entity
+from z0.ledger.errors import (
+    ConcurrencyConflict,
+    FactNotAccepted,
+    InvalidFact,
+    InvalidQuery,
+    LedgerCorrupt,
+    ProjectionError,
+)
+from z0.ledger.fact import Fact
+from z0.ledger.ledger import Ledger
+from z0.ledger.projection import Balance, Projection
+from z0.runtime import Runtime, Tenant
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Actor",
+    "ActorFileError",
+    "ActorInfo",
+    "ActorReset",
+    "Balance",
+    "Clock",
+    "CommitUnknown",
+    "ConcurrencyConflict",
+    "ConstraintFailed",
+    "Cursor",
+    "DataDirLocked",
+    "Entity",
+    "Fact",
+    "FactNotAccepted",
+    "IdempotencyConflict",
+    "InvalidFact",
+    "InvalidMessage",
+    "InvalidName",
+    "InvalidQuery",
+    "Ledger",
+    "LedgerCorrupt",
+    "LimitExceeded",
+    "Limits",
+    "NamespaceConflict",
+    "Overloaded",
+    "Projection",
+    "ProjectionError",
+    "QueryError",
+    "Runtime",
+    "RuntimeClosed",
+    "Storage",
+    "SystemClock",
+    "Tenant",
+    "Verification",
+    "Z0Error",
+    "__version__",
+    "idempotent",
+]

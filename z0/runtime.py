@@ -1,0 +1,120 @@
+"""The runtime: what a program opens to have actors. Owns everything it needs; no global state."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from concurrent.futures import Executor
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from z0.actors.actor import Actor
+from z0.actors.catalog import ActorInfo
+from z0.actors.clock import Clock, SystemClock
+from z0.actors.durability import Mode
+from z0.actors.limits import Limits
+from z0.actors.names import DEFAULT_TENANT, Address, check_name
+from z0.actors.node import Node
+
+A = TypeVar("A", bound=Actor)
+
+
+class Tenant:
+    """The actors of one tenant; their files live apart, and their facts carry the tenant's id."""
+
+    def __init__(self, node: Node, tenant: str) -> None:
+        """Raises InvalidName."""
+        self._node = node
+        self.id = check_name(tenant, "tenant")
+
+    def get(self, cls: type[A], name: str) -> A:
+        """A stub of the actor of that class and name: its messages are called like methods, and awaited.
+
+        Creates nothing; the first message does. Raises InvalidName, NamespaceConflict.
+        """
+        return self._node.stub(cls, name, self.id, None)
+
+    async def list(
+        self, cls: type[Actor], *, prefix: str = "", after: str | None = None, limit: int = 100
+    ) -> list[ActorInfo]:
+        """Actors of the class that have ever had a message, in order of their names.
+
+        `after`: begin behind this name. Sizes and counts are as of each actor's last eviction.
+        """
+        return await self._node.list(cls, self.id, prefix, after, limit)
+
+    async def evict(self, cls: type[Actor], name: str) -> bool:
+        """Drop the actor's memory now, if it is idle; whether it is out of memory then, its file closed."""
+        return await self._node.evict_idle(Address(self.id, self._node.kind(cls).namespace, check_name(name)))
+
+
+class Runtime(Tenant):
+    """Actors on one data directory, inside any asyncio program: `async with Runtime("var/z0") as runtime:`.
+
+    As a tenant it is the default one. Opening raises DataDirLocked when another runtime has the directory; leaving
+    drains within `Limits.close_seconds` and loses nothing that was acknowledged.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        actors: Iterable[type[Actor]] = (),
+        env: Any = None,
+        durability: Mode = "full",
+        clock: Clock | None = None,
+        limits: Limits | None = None,
+        vfs: str | None = None,
+        executor: Executor | None = None,
+    ) -> None:
+        """Nothing is opened yet.
+
+        `actors`: classes to know from the start (others become known by `get`). `env`: any object; actors have it as
+        `self.env`. `durability`: "full" (an awaited reply is on the device) or "relaxed" (it survives a kill, and a
+        power cut after `Limits.relaxed_sync_seconds`). `vfs`, `executor`: where SQLite runs, for simulation.
+        """
+        node = Node(
+            Path(path),
+            clock=clock or SystemClock(),
+            env=env,
+            durability=durability,
+            limits=limits or Limits(),
+            vfs=vfs,
+            executor=executor,
+        )
+        super().__init__(node, DEFAULT_TENANT)
+        for cls in actors:
+            node.kind(cls)
+
+    @property
+    def path(self) -> Path:
+        """The data directory."""
+        return self._node.path
+
+    def tenant(self, tenant: str) -> Tenant:
+        """The actors of that tenant; take the id from the caller's identity, never from a request. Raises InvalidName."""
+        return Tenant(self._node, tenant)
+
+    async def open(self) -> None:
+        """Open; `async with` does it. Raises DataDirLocked."""
+        self._node.open()
+
+    async def close(self) -> None:
+        """Drain and close; `async with` does it."""
+        await self._node.close()
+
+    async def __aenter__(self) -> Self:
+        """Open."""
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close."""
+        await self.close()
+
+    def __repr__(self) -> str:
+        """Path and durability."""
+        return f"<Runtime {str(self.path)!r} durability={self._node.durability.name!r}>"
