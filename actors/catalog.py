@@ -73,6 +73,9 @@ def actor_info(row: Row) -> ActorInfo:
     )
 
 
+Batch = list[Write]
+
+
 def _datetime(us: int | None) -> datetime | None:
     return None if us is None else EPOCH + timedelta(microseconds=us)
 
@@ -96,7 +99,7 @@ class Catalog:
         self._reader = open_reader(path)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="z0-catalog")
         self._waiting: list[Write] = []
-        self._writing = False
+        self.writing = False
 
     def _check_version(self, path: Path) -> None:
         row = self._database.row("SELECT value FROM z0_meta WHERE key = 'schema'")
@@ -135,7 +138,7 @@ class Catalog:
 
     async def flushed(self) -> None:
         """Return when everything noted so far is written."""
-        if self._writing or self._waiting:
+        if self.writing or self._waiting:
             done = self._loop.create_future()
             self._write(("SELECT 1", (), done))
             await asyncio.shield(done)
@@ -155,15 +158,15 @@ class Catalog:
 
     def _write(self, write: Write) -> None:
         self._waiting.append(write)
-        if not self._writing:
-            self._writing = True
+        if not self.writing:
+            self.writing = True
             self._loop.call_soon(self._start)
 
     def _start(self) -> None:
         batch, self._waiting = self._waiting, []
         self._thread.submit(self._run, batch)
 
-    def _run(self, batch: list[Write]) -> None:
+    def _run(self, batch: Batch) -> None:
         failure: Exception | None = None
         try:
             self._database.begin()
@@ -177,7 +180,7 @@ class Catalog:
             _attempt(self._database.rollback)
         self._loop.call_soon_threadsafe(self._written, batch, failure)
 
-    def _written(self, batch: list[Write], failure: Exception | None) -> None:
+    def _written(self, batch: Batch, failure: Exception | None) -> None:
         for _sql, _bindings, done in batch:
             if done is None or done.done():
                 continue
@@ -188,7 +191,7 @@ class Catalog:
         if self._waiting:
             self._start()
         else:
-            self._writing = False
+            self.writing = False
 
 
 def _attempt(action: Callable[[], None]) -> None:
@@ -202,7 +205,7 @@ def addresses_on_disk(directory: Path) -> Iterator[Address]:
     """The addresses that the actors' files say they have."""
     for path in _actor_files(directory):
         with open_reader(path) as reader:
-            meta = dict(reader.rows("SELECT key, value FROM z0_meta"))
+            meta: dict[str, str] = dict(reader.rows("SELECT key, value FROM z0_meta"))
         yield Address(meta["tenant"], meta["namespace"], meta["name"])
 
 

@@ -77,6 +77,9 @@ class Clock(Protocol):
     def call_later(self, span: Span, callback: Callable[[], object]) -> Timer:
         """Call back on the running event loop when the span has passed."""
 
+    def watch(self, busy: Callable[[], bool]) -> None:
+        """Learn how to ask whether work is under way (a virtual clock does not let time pass meanwhile)."""
+
 
 class SystemClock:
     """The machine's clock."""
@@ -100,3 +103,6 @@ class SystemClock:
     def call_later(self, span: Span, callback: Callable[[], object]) -> Timer:
         """Call back on the running event loop when the span has passed."""
         return asyncio.get_running_loop().call_later(seconds(span), callback)
+
+    def watch(self, busy: Callable[[], bool]) -> None:
+        """Real time passes whoever is busy."""

@@ -6,7 +6,6 @@ Errors come out as two kinds: `QueryError` (the statement was refused and change
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -80,13 +79,12 @@ class UserCursor:
 class Database:
     """One connection in WAL mode, used by one thread at a time. Not safe after a fork."""
 
-    __slots__ = ("_connection", "_cursor", "_execute", "_guarded", "_pid", "_refused", "_user", "path", "wal_pages")
+    __slots__ = ("_connection", "_cursor", "_execute", "_guarded", "_refused", "_user", "path", "wal_pages")
 
     def __init__(self, path: Path, *, vfs: str | None, sync: bool) -> None:
         """Open an existing file. `sync`: whether a COMMIT returns only when it is on the device."""
         self.path = path
         self.wal_pages = 0
-        self._pid = os.getpid()
         self._guarded = self._user = False
         self._refused: str | None = None
         try:
@@ -117,8 +115,6 @@ class Database:
 
     def begin(self) -> None:
         """Start a write transaction."""
-        if self._pid != os.getpid():
-            raise DatabaseFailure("this process was forked: a child must not use its parent's actors")
         try:
             self._execute("BEGIN IMMEDIATE")
         except apsw.Error as error:
@@ -196,23 +192,22 @@ class Database:
     def user_cursor(self, sql: str, bindings: Sequence[Value], on_write: Callable[[], None]) -> UserCursor:
         """Run SQL of a user under the guard; `on_write` is called before each statement that writes."""
         if not self._guarded:
-            self._connection.set_authorizer(self._authorize)
-            self._guarded = True
+            self._guard()
         cursor = self._connection.cursor()
         columns: tuple[str, ...] = ()
+        held = self._connection.in_transaction
 
         def before(cursor: apsw.Cursor, _sql: str, _bindings: object) -> bool:
-            nonlocal columns
+            nonlocal columns, held
             columns = tuple(name for name, _type in cursor.get_description())
             if not cursor.is_readonly and not cursor.is_explain:
                 self._user = False
                 on_write()
-                self._user = True
+                self._user = held = True
             return True
 
         cursor.exec_trace = before
         self._user, self._refused = True, None
-        held = self._connection.in_transaction
         try:
             # The blank keeps the text apart from ours in the statement cache: theirs are authorised, ours are not.
             cursor.execute(f" {sql}", bindings)
@@ -227,6 +222,12 @@ class Database:
         if held and not self._connection.in_transaction:
             raise TransactionLost("a statement ended the transaction")
         return UserCursor(cursor, columns)
+
+    def _guard(self) -> None:
+        """From here on SQL of users runs here: under the authorizer, and with triggers, theirs among them."""
+        self._connection.set_authorizer(self._authorize)
+        self._connection.config(apsw.SQLITE_DBCONFIG_ENABLE_TRIGGER, 1)
+        self._guarded = True
 
     def _authorize(self, action: int, first: str | None, second: str | None, _db: str | None, _by: str | None) -> int:
         if not self._user:
@@ -286,7 +287,10 @@ class Database:
             return
 
 
+# Our triggers protect a file from other people's shells; our own statements keep their rules by themselves, and
+# running a trigger for each INSERT costs several percent of a commit. SQL of users turns them on (`_guard`).
 _CONFIG = (
+    (apsw.SQLITE_DBCONFIG_ENABLE_TRIGGER, 0),
     (apsw.SQLITE_DBCONFIG_ENABLE_FKEY, 1),
     (apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0),
     (apsw.SQLITE_DBCONFIG_DEFENSIVE, 1),

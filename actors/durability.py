@@ -16,6 +16,7 @@ from .clock import perf_ns
 from .database import Database, DatabaseFailure
 
 if TYPE_CHECKING:
+    from .gates import Turn
     from .host import Host
     from .limits import Limits
 
@@ -30,7 +31,7 @@ class Durability(Protocol):
     sync: bool
     """Whether COMMIT itself syncs."""
 
-    def commit(self, host: Host, dirty: int) -> None:
+    def commit(self, host: Host, turn: Turn, dirty: int) -> None:
         """Commit the host's turn and tell the host, now or later. `dirty`: actors with an open turn."""
 
     async def sync_now(self, host: Host) -> None:
@@ -48,10 +49,8 @@ class FileSync:
         self._inline_ns = limits.inline_sync_seconds * 1e9
         self.smoothed_ns = 0.0
 
-    def commit(self, host: Host, dirty: int) -> None:
+    def commit(self, host: Host, turn: Turn, dirty: int) -> None:
         """Commit on the loop when that is cheaper for everybody, else in a thread."""
-        turn = host.turn
-        assert turn is not None
         if dirty == 1 and self.smoothed_ns < self._inline_ns:
             started = perf_ns()
             failure = None
@@ -59,7 +58,7 @@ class FileSync:
                 host.database.commit()
             except DatabaseFailure as caught:
                 failure = caught
-            self._learn(perf_ns() - started)
+            self.smoothed_ns += (perf_ns() - started - self.smoothed_ns) * _SMOOTHING
             host.committed(turn, failure)
         else:
             host.commit_in_thread(partial(self._timed_commit, host.database, dirty == 1))
@@ -71,10 +70,7 @@ class FileSync:
         started = perf_ns()
         database.commit()
         if alone:  # beside others a commit is slow for reasons that say nothing of the device
-            self._learn(perf_ns() - started)
-
-    def _learn(self, ns: int) -> None:
-        self.smoothed_ns += (ns - self.smoothed_ns) * _SMOOTHING
+            self.smoothed_ns += (perf_ns() - started - self.smoothed_ns) * _SMOOTHING
 
 
 class Relaxed:
@@ -83,10 +79,8 @@ class Relaxed:
     name: Mode = "relaxed"
     sync = False
 
-    def commit(self, host: Host, dirty: int) -> None:
+    def commit(self, host: Host, turn: Turn, dirty: int) -> None:
         """Commit on the loop, and have the file synced soon."""
-        turn = host.turn
-        assert turn is not None
         failure = None
         try:
             host.database.commit()

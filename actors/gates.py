@@ -15,6 +15,8 @@ from collections import deque
 from collections.abc import Generator
 from typing import Any
 
+import msgspec
+
 from .errors import ActorReset, CommitUnknown
 
 
@@ -91,20 +93,22 @@ class Reply:
             self.future.set_exception(self.error)
 
 
-class Turn:
+class Turn(msgspec.Struct, eq=False):
     """What one commit of one actor makes durable, and who waits for it."""
 
-    __slots__ = ("bytes", "done", "error", "replies", "scheduled", "settling", "waiting")
+    done: bool = False
+    error: ActorReset | CommitUnknown | None = None
+    replies: list[Reply] | None = None
+    waiting: int = 0
+    bytes: int = 0
+    settling: SharedFuture | None = None
 
-    def __init__(self) -> None:
-        """A turn that is open for writes."""
-        self.done = False
-        self.error: ActorReset | CommitUnknown | None = None
-        self.replies: list[Reply] = []
-        self.waiting = 0
-        self.bytes = 0
-        self.scheduled = False
-        self.settling: SharedFuture | None = None
+    def answer(self, reply: Reply) -> None:
+        """Send this when the turn is durable."""
+        self.waiting += 1
+        if self.replies is None:
+            self.replies = []
+        self.replies.append(reply)
 
     def settled(self) -> SharedFuture:
         """Done when the turn is durable or has failed."""
@@ -118,7 +122,7 @@ class Turn:
         """Open the gate, or fail everything that waits at it."""
         self.done = True
         self.error = error
-        for reply in self.replies:
+        for reply in self.replies or ():
             if error is not None:
                 reply.error = self.failure()
             reply.send()

@@ -25,14 +25,17 @@ class Handler(msgspec.Struct, frozen=True):
     function: Callable[..., Coroutine[Any, Any, Any]]
     suspends: bool
     """Whether it may wait for something; if not, it can run in its caller's turn, without a task."""
+    direct: Callable[[Any, tuple[Any, ...], dict[str, Any]], Any] | None = None
+    """The same as a plain function of actor, args and kwargs, which keeps nothing of its arguments."""
 
 
 class outside:
     """Marks a message for callers only: on a stub it is a message, on `self` it raises and names the alternative."""
 
-    def __init__(self, instead: str) -> None:
-        """`instead`: what to use inside the actor."""
+    def __init__(self, instead: str, direct: Callable[..., Any] | None = None) -> None:
+        """`instead`: what to use inside the actor. `direct`: see `Handler.direct`."""
         self.instead = instead
+        self.direct = direct
         self.function: Callable[..., Any] | None = None
         self.name = ""
 
@@ -70,11 +73,14 @@ def handlers_of(cls: type, base: type) -> dict[str, Handler]:
         attribute = inspect.getattr_static(cls, name)
         function = attribute.function if isinstance(attribute, outside) else attribute
         if inspect.iscoroutinefunction(function) and not isinstance(attribute, (staticmethod, classmethod)):
-            found[name] = _handler(name, function)
+            direct = attribute.direct if isinstance(attribute, outside) else None
+            found[name] = _handler(name, function, direct)
     return found
 
 
-def _handler(name: str, function: Callable[..., Coroutine[Any, Any, Any]]) -> Handler:
+def _handler(
+    name: str, function: Callable[..., Coroutine[Any, Any, Any]], direct: Callable[..., Any] | None
+) -> Handler:
     parameter = key_parameter(function)
     run = function if parameter is None else once(name, function, parameter)
-    return Handler(name, run, can_suspend(function))
+    return Handler(name, run, can_suspend(function), direct)

@@ -218,16 +218,18 @@ class Host:
 
     def _run_queued(self, message: Message) -> None:
         self.led = False
-        value, error = None, None
+        value: object = None
+        error: Exception | None = None
         try:
-            value = self.run(message.handler.function, message.args, message.kwargs)
+            value = self.run(message.handler, message.args, message.kwargs)
         except Exception as caught:
             error = caught
         self._answer(message, value, error)
 
     async def _run_task(self, message: Message) -> None:
         CURRENT.set(Call(self, message))
-        value, error = None, None
+        value: object = None
+        error: Exception | None = None
         try:
             coroutine = message.handler.function(self.actor, *message.args, **message.kwargs)
             value = await Segments(self, coroutine, message)
@@ -249,23 +251,25 @@ class Host:
         if self.turn is None:
             reply.send()
         else:
-            self.turn.waiting += 1
-            self.turn.replies.append(reply)
+            self.turn.answer(reply)
 
     # Segments
 
-    def run(self, function: Callable[..., Coroutine[Any, Any, Any]], args: tuple[Any, ...], kwargs: Any) -> Any:
+    def run(self, handler: Handler, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run a handler that cannot wait, as one segment. Raises what it raises, with its writes undone."""
         writes = self.writes
         writes.segment += 1
         self.running = True
         try:
-            try:
-                function(self.actor, *args, **kwargs).send(None)
-            except StopIteration as stop:
-                value = stop.value
+            if handler.direct is not None:
+                value = handler.direct(self.actor, args, kwargs)
             else:
-                raise RuntimeError(f"{function.__qualname__} waited although it has no await")
+                try:
+                    handler.function(self.actor, *args, **kwargs).send(None)
+                except StopIteration as stop:
+                    value = stop.value
+                else:
+                    raise RuntimeError(f"{handler.name} waited although it has no await")
             if writes.loose:
                 self._finish()
             return value if type(value) in ATOMS else share(value)
@@ -342,26 +346,28 @@ class Host:
     def commit(self) -> None:
         """End the open turn, unless somebody did. Called when the loop has run what was ready."""
         turn = self.turn
-        if turn is None or turn.done or self.gate.parked or self.dead:
-            return
-        self.writes.turn_ended()
-        self.node.durability.commit(self, self.node.dirty)
+        if turn is not None and not self.gate.parked:
+            self.writes.turn_ended()
+            self.node.durability.commit(self, turn, self.node.dirty)
 
     def committed(self, turn: Turn, failure: BaseException | None) -> None:
         """The commit of this turn has ended."""
-        self.node.dirty -= 1
+        node = self.node
+        node.dirty -= 1
         if self.turn is turn:
             self.turn = None
         if failure is not None:
-            error = CommitUnknown(str(self.address), str(failure))
-            turn.settle(error)
+            turn.settle(CommitUnknown(str(self.address), str(failure)))
             self.reset(f"COMMIT failed: {failure}")
             return
-        turn.settle(None)
-        if self.database.wal_pages >= self.node.limits.checkpoint_pages:
+        if turn.replies is None and turn.settling is None:
+            turn.done = True
+        else:
+            turn.settle(None)
+        if self.database.wal_pages >= node.checkpoint_pages:
             self.checkpoint()
-        elif self.node.attentive:
-            self.node.rested(self)
+        elif node.attentive:
+            node.rested(self)
 
     async def durable(self) -> None:
         """Return when everything written so far is committed. Raises what the commit raised."""
@@ -466,12 +472,8 @@ class Host:
         """Drop the memory; the next message opens the actor anew. `spare`: a message that answers for itself."""
         if self.dead:
             return
-        opened = self.state is not State.OPENING or hasattr(self, "writes")
-        self.state, self.ready, self.reason = State.DEAD, False, reason
+        self.abandon(reason)
         log.warning("actor %s reset: %s", self.address, reason)
-        if opened:
-            self.writes.database = _Gone(self)  # type: ignore[assignment]
-            self.writes.loose = True
         turn, self.turn = self.turn, None
         if turn is not None and turn is not self.committing:
             self.node.dirty -= 1
@@ -485,6 +487,13 @@ class Host:
                 task.cancel()
         self.gate.wake()
         self.node.forget(self)
+
+    def abandon(self, reason: str) -> None:
+        """Let nobody use this incarnation any more."""
+        self.state, self.ready, self.reason = State.DEAD, False, reason
+        if hasattr(self, "writes"):
+            self.writes.database = _Gone(self)  # type: ignore[assignment]
+            self.writes.loose = True
 
     # Blocks
 

@@ -37,7 +37,7 @@ def open_now(host: Host) -> bool:
         _attach(host, path)
         if kind.start is not None:
             host.led = False
-            host.run(kind.start.function, (), {})
+            host.run(kind.start, (), {})
     except BaseException as error:
         fail_opening(host, error)
         raise _presentable(host, error) from error
@@ -93,7 +93,7 @@ def _attach(host: Host, path: Path) -> None:
         actor = host.actor = host.kind.cls.__new__(host.kind.cls)
         actor._z0_bind(host)
         actor._z0_open(meta)
-        actor.__init__()
+        actor.__init__()  # type: ignore[misc]
     except BaseException:
         if not hasattr(host, "writes"):
             database.abandon()
@@ -103,7 +103,7 @@ def _attach(host: Host, path: Path) -> None:
 def _identified(host: Host, database: Database) -> dict[str, object]:
     """The file's meta data, after making sure that it is this actor's file."""
     try:
-        meta = dict(database.rows("SELECT key, value FROM z0_meta"))
+        meta: dict[str, object] = dict(database.rows("SELECT key, value FROM z0_meta"))
     except QueryError as error:
         raise ActorFileError(str(database.path), f"not a file of z0 ({error})") from error
     if meta.get("schema") != SCHEMA_VERSION:

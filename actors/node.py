@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import weakref
 from collections import OrderedDict, deque
 from collections.abc import Coroutine
 from concurrent.futures import Executor
@@ -30,7 +32,7 @@ from .threads import Threads
 
 A = TypeVar("A", bound=Actor)
 
-_TICKS_PER_IDLE = 4  # how finely the time since an actor's last use is known
+_TICKS_PER_IDLE = 10  # how finely the time since an actor's last use is known
 
 
 class Kind:
@@ -88,6 +90,7 @@ class Node:
         self.suspect: set[Address] = set()  # storage failed: a full checkpoint must succeed before the next message
         self.dirty = 0  # actors with a turn that is not durable
         self.mailbox_bytes = 0
+        self.checkpoint_pages = limits.checkpoint_pages
         self.tick = 0
         self.draining = False
         self.attentive = False  # somebody waits for an actor to rest
@@ -105,6 +108,7 @@ class Node:
     def open(self) -> None:
         """Take the data directory. Raises DataDirLocked."""
         self.loop = asyncio.get_running_loop()
+        os.register_at_fork(after_in_child=partial(_forked, weakref.ref(self)))
         make_folder(self.path.absolute())
         self._lock = DirectoryLock(self.path)
         try:
@@ -113,6 +117,11 @@ class Node:
         except BaseException:
             self._lock.release()
             raise
+        self.clock.watch(self._busy)
+
+    def _busy(self) -> bool:
+        """Whether something will go on by itself, without time passing."""
+        return bool(self.threads.in_flight or self.dirty or self.closing or self.catalog.writing)
 
     # Addresses
 
@@ -170,7 +179,7 @@ class Node:
 
     def rested(self, host: Host) -> None:
         """A host may have become idle: somebody may be waiting for that."""
-        host.used = self.tick
+        self.touch(host)
         if not self.attentive or not host.idle:
             return
         if self.draining:
@@ -273,11 +282,13 @@ class Node:
         self._sweeper = None
         self.tick += 1
         for host in list(self.hosts.values()):
+            if self.tick - host.used <= 1:  # the rest was used later still
+                break
             if not host.idle:
                 continue
             if self.tick - host.used > _TICKS_PER_IDLE:
                 self.evict(host, "idle")
-            elif self.tick - host.used > 1 and host.database.wal_pages:
+            elif host.database.wal_pages:
                 host.checkpoint()
         if self.hosts:
             self._sweep_later()
@@ -336,6 +347,15 @@ class Node:
         task = self.loop.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(partial(_ended, self._tasks))
+
+
+def _forked(reference: weakref.ref[Node]) -> None:
+    """In a forked child: the files are the parent's, so nothing here may touch them."""
+    node = reference()
+    if node is not None:
+        for host in node.hosts.values():
+            host.abandon("this process was forked: a child must not use its parent's actors")
+        node.draining = True
 
 
 def _ended(tasks: set[asyncio.Task[None]], task: asyncio.Task[None]) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from contextvars import copy_context
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from .codec import ATOMS, share, size
 from .errors import Overloaded
@@ -37,7 +37,7 @@ class Stub:
         self._z0_kind = kind
         self._z0_address = address
         self._z0_sender = sender
-        self._z0_host: Host | _Absent = node.hosts.get(address, ABSENT)
+        self._z0_host = node.hosts.get(address, ABSENT)
 
     def __getattr__(self, name: str) -> NoReturn:
         """Say what there is."""
@@ -69,7 +69,8 @@ class _Absent:
     ready = False
 
 
-ABSENT = _Absent()
+ABSENT = cast(Host, _Absent())
+"""A host that is never ready."""
 
 
 def stub_class(cls: type, handlers: dict[str, Handler]) -> type[Stub]:
@@ -93,35 +94,47 @@ def _queued(handler: Handler) -> Method:
 
 
 def _direct(handler: Handler) -> Method:
-    function = handler.function
+    keeps = handler.direct is None
 
     async def method(self: Stub, /, *args: Any, **kwargs: Any) -> Any:
         host = self._z0_host
         if not host.ready or host.running or self._z0_sender is not None or CURRENT.get() is not None:
             return await _post(self, handler, args, kwargs)
-        turn = host.turn
-        if turn is not None:
-            _make_room(host, turn)
-        for value in args:
-            if type(value) not in ATOMS:
-                args = share(args)
-                break
-        for key, value in kwargs.items():
-            if type(value) not in ATOMS:
-                kwargs[key] = share(value)
+        if host.turn is not None:
+            _make_room(host, host.turn)
+        if keeps:
+            for value in args:
+                if type(value) not in ATOMS:
+                    args = share(args)
+                    break
+            for key, value in kwargs.items():
+                if type(value) not in ATOMS:
+                    kwargs[key] = share(value)
         if host.used != host.node.tick:
             host.node.touch(host)
         host.led = True
+        failure = None
         try:
-            value = host.run(function, args, kwargs)
+            reply = host.run(handler, args, kwargs)
         except Exception as error:
-            if host.turn is not None:
-                await _end_turn(host, host.turn)
-            raise error
+            failure = error
         turn = host.turn
-        if turn is not None:
-            await _end_turn(host, turn)
-        return value
+        if turn is not None:  # wait at the output gate; the first of the turn to come back commits for all
+            turn.waiting += 1
+            try:
+                await pass_once()
+            except BaseException:  # the caller has gone: its message happens all the same
+                host.node.loop.call_soon(host.commit)
+                raise
+            if not turn.done:
+                host.commit()
+                if not turn.done:
+                    await turn.settled()
+            if turn.error is not None:
+                raise turn.failure()
+        if failure is not None:
+            raise failure
+        return reply
 
     return method
 
@@ -132,22 +145,6 @@ def _make_room(host: Host, turn: Turn) -> None:
         raise Overloaded(str(host.address), f"{turn.waiting} messages wait (mailbox_messages)")
     if turn.bytes >= limits.mailbox_bytes:
         raise Overloaded(str(host.address), f"{turn.bytes} bytes wait (mailbox_bytes)")
-
-
-async def _end_turn(host: Host, turn: Turn) -> None:
-    """Wait at the output gate; the first of the turn to come back commits for all."""
-    turn.waiting += 1
-    try:
-        await pass_once()
-    except BaseException:  # the caller has gone: its message happens all the same
-        host.node.loop.call_soon(host.commit)
-        raise
-    if not turn.done:
-        host.commit()
-        if not turn.done:
-            await turn.settled()
-    if turn.error is not None:
-        raise turn.failure()
 
 
 async def _post(stub: Stub, handler: Handler, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

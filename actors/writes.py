@@ -38,6 +38,7 @@ class Writes:
         "_saved",
         "_savepoint",
         "_wrote",
+        "active",
         "database",
         "depth",
         "log",
@@ -57,6 +58,7 @@ class Writes:
         self._fail = fail
         self.memory: Memory | None = None
         self.log: list[tuple[str, Sequence[Value]]] = []
+        self.active = False  # a transaction is open
         self.segment = 0
         self._wrote = 0  # the last segment that wrote
         self._mark = 0  # where its rows begin in the log
@@ -85,12 +87,11 @@ class Writes:
             raise self._fail(failure) from failure
 
     def first(self) -> None:
-        """Make ready for the first write of a segment; harmless afterwards."""
-        if self._wrote == self.segment:
-            return
+        """Make ready for the first write of a segment."""
         try:
-            if not self.log and not self.opaque and not self.database.in_transaction:
+            if not self.active:
                 self.database.begin()
+                self.active = True
                 self._begin()
             elif self.opaque:
                 self.database.savepoint(_SEGMENT)
@@ -103,8 +104,9 @@ class Writes:
             self._saved = self.memory.save()
 
     def ran_sql(self) -> None:
-        """Note that this segment ran SQL of a user that writes."""
-        self.first()
+        """Note that this segment runs SQL of a user that writes."""
+        if self._wrote != self.segment:
+            self.first()
         self.sql_ran = self.loose = True
 
     def keep(self) -> None:
@@ -145,13 +147,11 @@ class Writes:
             self._repeat(others)
             self.opaque = bool(others)  # one failure in a turn is cheap to undo; many would not be
 
-    @property
-    def repeatable(self) -> bool:
-        """Whether `undo_to` can take back a part of this segment."""
-        return not (self.opaque or self.sql_ran or self.depth)
-
     def undo_to(self, mark: int, saved: object) -> None:
-        """Take back what this segment wrote since the log had `mark` rows; only when `repeatable`."""
+        """Take back what this segment wrote since the log had `mark` rows.
+
+        Only while rows can repeat the rest: not when `opaque`, after SQL of users, or in a transaction().
+        """
         try:
             self._repeat(self.log[:mark])
             if self.memory is not None:
@@ -167,7 +167,8 @@ class Writes:
         self.log = rows
 
     def turn_ended(self) -> None:
-        """Forget the turn: it was committed, or is being committed."""
+        """Forget the turn: it is being committed."""
+        self.active = False
         self.log = []
         self.opaque = False
         self._wrote = 0
@@ -175,7 +176,8 @@ class Writes:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """A part of a segment that is kept or taken back by itself."""
-        self.first()
+        if self._wrote != self.segment:
+            self.first()
         self.depth += 1
         name, mark = f"z0_transaction_{self.depth}", len(self.log)
         saved = None if self.memory is None else self.memory.save()

@@ -21,6 +21,16 @@ from .query import Filters, Query
 from .schema import ENTITY_SCHEMA
 
 
+def _append(entity: Entity, args: tuple[str], fields: dict[str, Any]) -> Fact:
+    """`Entity.append` on the hot path."""
+    if args:
+        (fields["type"],) = args
+    new = draft(fields)
+    if new.type not in entity._z0_accepts and "*" not in entity._z0_accepts:
+        return entity._z0_existing(new)
+    return entity.ledger.write(new)
+
+
 class Entity(Actor):
     """An actor that keeps an append-only ledger of facts.
 
@@ -82,27 +92,25 @@ class Entity(Actor):
     def _z0_facts(self) -> int | None:
         return self.ledger.head
 
-    def _z0_outside(self, new: Draft) -> Fact | None:
-        """None for a type that callers may append; else the fact that is there already: the key comes first."""
-        if new.type in self._z0_accepts or "*" in self._z0_accepts:
-            return None
+    def _z0_existing(self, new: Draft) -> Fact:
+        """The fact that is there already, for the key comes first. Raises FactNotAccepted."""
         existing = self.ledger.existing(new)
         if existing is None:
             raise FactNotAccepted(str(self._z0_host.address), new.type, self._z0_accepts)
         return existing
 
-    @outside("self.ledger.append(...)")
+    @outside("self.ledger.append(...)", _append)
     async def append(self, type: str, **fields: Unpack[FactFields]) -> Fact:
         """Append a fact of an accepted type. Raises as `Ledger.append`, and FactNotAccepted."""
-        new = draft({**fields, "type": type})
-        return self._z0_outside(new) or self.ledger.write(new)
+        return _append(self, (type,), cast(dict[str, Any], fields))
 
     @outside("self.ledger.append_many(...)")
     async def append_many(self, facts: Sequence[Mapping[str, Any]]) -> list[Fact]:
         """Append facts of accepted types, all or none. Raises as `append`."""
         drafts = drafts_of(facts)
         for new in drafts:
-            self._z0_outside(new)
+            if new.type not in self._z0_accepts and "*" not in self._z0_accepts:
+                self._z0_existing(new)
         return self.ledger.write_many(drafts)
 
     @outside("self.ledger.query(...)")

@@ -9,7 +9,6 @@ from urllib.parse import quote
 
 import msgspec
 
-from z0.actors.codec import share
 from z0.actors.names import DEFAULT_TENANT
 
 from .errors import InvalidFact
@@ -55,7 +54,11 @@ class Fact(msgspec.Struct, frozen=True, gc=False):
 
     def __z0_share__(self) -> Fact:
         """The fact as it may leave its actor: `data` is the only thing in it that can be changed."""
-        return self if not self.data else msgspec.structs.replace(self, data=share(self.data))
+        if not self.data:
+            return self
+        new = self.__copy__()
+        msgspec.structs.force_setattr(new, "data", msgspec.to_builtins(self.data))
+        return new
 
 
 COLUMNS: tuple[str, ...] = Fact.__struct_fields__[1:]
@@ -90,7 +93,7 @@ class FactFields(TypedDict, total=False):
 
 
 class Draft(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    """A fact that may be written: `FactFields` after validation."""
+    """A fact that may be written: `FactFields` after validation. Up to `text` the fields stand as in COLUMNS."""
 
     type: Word
     subtype: Word | None = None
@@ -105,10 +108,10 @@ class Draft(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     external_source: Reference | None = None
     external_id: Reference | None = None
     idempotency_key: Reference | None = None
+    text: Annotated[str, msgspec.Meta(max_length=0)] | None = None
+    """`data` as it is stored; nothing that a caller may give."""
     data: Any = None
     expected_seq: Annotated[int, msgspec.Meta(ge=0)] | None = None
-    text: str | None = None
-    """`data` as it is stored."""
 
 
 _SET_BY_LEDGER = frozenset({"id", "seq", "timestamp", "tenant_id", "entity_id", "hash", "text"})
@@ -119,10 +122,8 @@ decode_data = msgspec.json.Decoder().decode
 """The object of a stored `data` text."""
 
 
-def draft(fields: dict[str, Any]) -> Draft:
+def draft(fields: Mapping[str, Any]) -> Draft:
     """Check what a caller gave, `type` included. Raises InvalidFact naming the field."""
-    if "text" in fields:
-        raise InvalidFact("text", "is no field of a fact")
     try:
         new = msgspec.convert(fields, Draft)
     except (msgspec.ValidationError, TypeError, UnicodeEncodeError) as error:
@@ -151,7 +152,7 @@ def _take_key(new: Draft, key: object) -> None:
     new.idempotency_key = key
 
 
-def _invalid(error: str, fields: dict[str, Any]) -> InvalidFact:
+def _invalid(error: str, fields: Mapping[str, Any]) -> InvalidFact:
     match = _FIELD.search(error)
     name = (match[1] or match[2]) if match else next((str(key) for key in fields if not isinstance(key, str)), "type")
     if "unknown field" in error:

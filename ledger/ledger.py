@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Unpack, cast
 
+from msgspec.structs import astuple
+
 from z0.actors.clock import Clock
 from z0.actors.database import Row
 from z0.actors.errors import ConstraintFailed, IdempotencyConflict
@@ -82,7 +84,8 @@ class Ledger:
         `amount` is an int64 in minor units, `data` a JSON object of at most 1 MiB, `expected_seq` the head that the
         caller has seen. Raises InvalidFact, IdempotencyConflict, ConcurrencyConflict, and what an `apply` raises.
         """
-        return self.write(draft({**fields, "type": type}))
+        fields["type"] = type  # type: ignore[typeddict-unknown-key]
+        return self.write(draft(fields))
 
     def append_many(self, facts: Sequence[Mapping[str, Any]]) -> list[Fact]:
         """Write several facts, all or none; each is a dict of `append`'s arguments. Raises as `append`."""
@@ -109,7 +112,7 @@ class Ledger:
     def write(self, new: Draft) -> Fact:
         """`append` of what has been checked."""
         writes = self._writes
-        if not writes.repeatable:
+        if writes.opaque or writes.sql_ran or writes.depth:  # only a savepoint can take back a part of the segment
             with writes.transaction():
                 return self._insert_once(new)
         mark, saved = len(writes.log), (self._seq, self._hash, self._timestamp)
@@ -135,11 +138,7 @@ class Ledger:
         timestamp = self._clock.now_us()
         if timestamp < self._timestamp:
             timestamp = self._timestamp
-        columns = (
-            seq, new.type, new.subtype, timestamp, self._tenant, self._name, new.source_id, new.from_entity,
-            new.to_entity, new.amount, new.currency, new.config_id, new.config_version, new.trace_id,
-            new.external_source, new.external_id, new.idempotency_key, new.text,
-        )  # fmt: skip
+        columns = (seq, new.type, new.subtype, timestamp, self._tenant, self._name, *astuple(new)[2:14])
         hash = chain.link(self._hash, columns)
         try:
             self._writes.write(_INSERT, (*columns, hash))

@@ -115,7 +115,7 @@ def _resolve(annotation: Any, names: dict[str, Any]) -> Any:
     if not isinstance(annotation, str):
         return annotation
     try:
-        return typing.ForwardRef(annotation)._evaluate(names, names, recursive_guard=frozenset())  # type: ignore[arg-type]
+        return typing.ForwardRef(annotation)._evaluate(names, names, recursive_guard=frozenset())
     except Exception:  # an annotation of something else, out of reach: `projections` can name it
         return None
 

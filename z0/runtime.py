@@ -25,7 +25,7 @@ class Tenant:
 
     def __init__(self, node: Node, tenant: str) -> None:
         """Raises InvalidName."""
-        self._node = node
+        self.node = node  # the engine; no part of the public interface
         self.id = check_name(tenant, "tenant")
 
     def get(self, cls: type[A], name: str) -> A:
@@ -33,7 +33,7 @@ class Tenant:
 
         Creates nothing; the first message does. Raises InvalidName, NamespaceConflict.
         """
-        return self._node.stub(cls, name, self.id, None)
+        return self.node.stub(cls, name, self.id, None)
 
     async def list(
         self, cls: type[Actor], *, prefix: str = "", after: str | None = None, limit: int = 100
@@ -42,11 +42,11 @@ class Tenant:
 
         `after`: begin behind this name. Sizes and counts are as of each actor's last eviction.
         """
-        return await self._node.list(cls, self.id, prefix, after, limit)
+        return await self.node.list(cls, self.id, prefix, after, limit)
 
     async def evict(self, cls: type[Actor], name: str) -> bool:
         """Drop the actor's memory now, if it is idle; whether it is out of memory then, its file closed."""
-        return await self._node.evict_idle(Address(self.id, self._node.kind(cls).namespace, check_name(name)))
+        return await self.node.evict_idle(Address(self.id, self.node.kind(cls).namespace, check_name(name)))
 
 
 class Runtime(Tenant):
@@ -90,19 +90,19 @@ class Runtime(Tenant):
     @property
     def path(self) -> Path:
         """The data directory."""
-        return self._node.path
+        return self.node.path
 
     def tenant(self, tenant: str) -> Tenant:
         """The actors of that tenant; take the id from the caller's identity, never from a request. Raises InvalidName."""
-        return Tenant(self._node, tenant)
+        return Tenant(self.node, tenant)
 
     async def open(self) -> None:
         """Open; `async with` does it. Raises DataDirLocked."""
-        self._node.open()
+        self.node.open()
 
     async def close(self) -> None:
         """Drain and close; `async with` does it."""
-        await self._node.close()
+        await self.node.close()
 
     async def __aenter__(self) -> Self:
         """Open."""
@@ -117,4 +117,4 @@ class Runtime(Tenant):
 
     def __repr__(self) -> str:
         """Path and durability."""
-        return f"<Runtime {str(self.path)!r} durability={self._node.durability.name!r}>"
+        return f"<Runtime {str(self.path)!r} durability={self.node.durability.name!r}>"

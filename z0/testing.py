@@ -1,0 +1,141 @@
+"""For tests of programs that use z0: a clock that you move, runtimes that clean up, and crashes.
+
+    async with temporary_runtime(clock=VirtualClock()) as runtime:
+        ...
+        await clock.advance("10 minutes")     # timers fire in order; returns when all is quiet
+
+Needs nothing beyond the core dependencies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from z0.actors.clock import EPOCH, Span, seconds
+from z0.actors.gates import pass_once
+from z0.runtime import Runtime
+
+__all__ = ["VirtualClock", "crash", "temporary_runtime"]
+
+_MEMORY = Path("/dev/shm")
+_QUIET_PASSES = 16  # loop iterations without work after which nothing is left to run
+_THREAD_SECONDS = 0.0005  # how long a thread is given before we look again
+
+
+class VirtualClock:
+    """A clock that stands still until `advance`. One clock may serve several runtimes, one after another or at once."""
+
+    def __init__(self, start: datetime = datetime(2026, 1, 1, tzinfo=UTC)) -> None:
+        """`start` is aware."""
+        self._now_us = (start - EPOCH) // timedelta(microseconds=1)
+        self._start_us = self._now_us
+        self._timers: list[_Timer] = []
+        self._order = itertools.count()
+        self._watched: list[Callable[[], bool]] = []
+
+    def now(self) -> datetime:
+        """The virtual time, aware, UTC."""
+        return EPOCH + timedelta(microseconds=self._now_us)
+
+    def now_us(self) -> int:
+        """The virtual time in microseconds since the epoch."""
+        return self._now_us
+
+    def monotonic(self) -> float:
+        """Virtual seconds since the start."""
+        return (self._now_us - self._start_us) / 1e6
+
+    async def sleep(self, span: Span) -> None:
+        """Return when the clock has been moved that far."""
+        woken = asyncio.get_running_loop().create_future()
+
+        def wake() -> None:
+            if not woken.done():
+                woken.set_result(None)
+
+        timer = self.call_later(span, wake)
+        try:
+            await woken
+        finally:
+            timer.cancel()
+
+    def call_later(self, span: Span, callback: Callable[[], object]) -> _Timer:
+        """Call back when the clock has been moved that far."""
+        timer = _Timer(self._now_us + round(seconds(span) * 1e6), next(self._order), callback)
+        heapq.heappush(self._timers, timer)
+        return timer
+
+    def watch(self, busy: Callable[[], bool]) -> None:
+        """Do not let time pass while `busy()`."""
+        self._watched.append(busy)
+
+    async def advance(self, span: Span) -> None:
+        """Move the time, firing what falls due deadline by deadline, and return when all is quiet."""
+        await self.settle()
+        target = self._now_us + round(seconds(span) * 1e6)
+        while self._timers and self._timers[0].due <= target:
+            timer = heapq.heappop(self._timers)
+            if not timer.cancelled:
+                self._now_us = max(self._now_us, timer.due)
+                timer.callback()
+                await self.settle()
+        self._now_us = target
+        await self.settle()
+
+    async def settle(self) -> None:
+        """Return when nothing is left to run at this time, threads included."""
+        quiet = 0
+        while quiet < _QUIET_PASSES:
+            await pass_once()
+            quiet += 1
+            if any(busy() for busy in self._watched):
+                quiet = 0
+                await asyncio.sleep(_THREAD_SECONDS)
+
+
+class _Timer:
+    __slots__ = ("callback", "cancelled", "due", "order")
+
+    def __init__(self, due: int, order: int, callback: Callable[[], object]) -> None:
+        self.due = due
+        self.order = order
+        self.callback = callback
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+    def __lt__(self, other: _Timer) -> bool:
+        return (self.due, self.order) < (other.due, other.order)
+
+
+async def crash(runtime: Runtime) -> None:
+    """Drop the runtime's memory as a kill would, and keep what was committed; the directory is free at once.
+
+    Callers that wait get ActorReset. Leaving the runtime's `async with` afterwards does nothing.
+    """
+    await runtime.node.crash()
+
+
+@asynccontextmanager
+async def temporary_runtime(*, memory: bool = False, **options: Any) -> AsyncIterator[Runtime]:
+    """A runtime on a new directory that is removed afterwards; `options` are those of Runtime.
+
+    `memory`: on a RAM disk where the machine has one, so nothing is ever written to a device.
+    """
+    parent = _MEMORY if memory and _MEMORY.is_dir() else None
+    path = Path(tempfile.mkdtemp(prefix="z0-", dir=parent))
+    try:
+        async with Runtime(path / "data", **options) as runtime:
+            yield runtime
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
