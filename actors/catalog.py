@@ -126,14 +126,10 @@ class Catalog:
         """Note how an actor was left; written soon."""
         self._write((_UPDATE, (size, facts, now_us, *address), None))
 
-    async def list(
-        self, tenant: str, namespace: str, prefix: str, after: str | None, limit: int
-    ) -> list[ActorInfo]:
+    async def list(self, tenant: str, namespace: str, prefix: str, after: str | None, limit: int) -> list[ActorInfo]:
         """Actors of a namespace in order of their names."""
         await self.flushed()
-        rows = self._reader.rows(
-            _LIST, tenant, namespace, prefix, after, after, len(prefix), prefix, limit
-        )
+        rows = self._reader.rows(_LIST, tenant, namespace, prefix, after, after, len(prefix), prefix, limit)
         return [actor_info(row) for row in rows]
 
     async def flushed(self) -> None:

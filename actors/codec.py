@@ -45,11 +45,11 @@ def share(value: Any) -> Any:
     kind = type(value)
     if kind in ATOMS:
         return value
-    return copier(kind)(value)
+    return copier(kind)(value)  # type: ignore[arg-type]  # a class is hashable, whatever its metaclass says
 
 
 @lru_cache(maxsize=1024)
-def copier(kind: type) -> Callable[[Any], Any]:
+def copier(kind: Any) -> Callable[[Any], Any]:
     """How values of this type are shared."""
     own = getattr(kind, "__z0_share__", None)
     if own is not None:

@@ -266,7 +266,9 @@ class Database:
 
     def size(self) -> int:
         """Bytes of the database, free pages apart."""
-        pages, free, page = (self.rows(f"PRAGMA {name}")[0][0] for name in ("page_count", "freelist_count", "page_size"))
+        pages, free, page = (
+            self.rows(f"PRAGMA {name}")[0][0] for name in ("page_count", "freelist_count", "page_size")
+        )
         return int((pages - free) * page)
 
     def close(self) -> None:

@@ -61,7 +61,7 @@ class FileSync:
             self.smoothed_ns += (perf_ns() - started - self.smoothed_ns) * _SMOOTHING
             host.committed(turn, failure)
         else:
-            host.commit_in_thread(partial(self._timed_commit, host.database, dirty == 1))
+            host.parking.commit(turn, partial(self._timed_commit, host.database, dirty == 1))
 
     async def sync_now(self, host: Host) -> None:
         """Nothing to do: a committed turn is durable."""
@@ -88,11 +88,11 @@ class Relaxed:
             failure = caught
         host.committed(turn, failure)
         if failure is None:
-            host.sync_soon()
+            host.parking.sync_soon()
 
     async def sync_now(self, host: Host) -> None:
         """Checkpoint: SQLite then syncs the WAL before, and the database after."""
-        await host.checkpointed()
+        await host.parking.sync()
 
 
 def durability_of(mode: Mode, limits: Limits) -> Durability:

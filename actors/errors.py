@@ -55,8 +55,7 @@ class CommitUnknown(Z0Error):
 
     def __init__(self, actor: str, reason: str) -> None:
         super().__init__(
-            f"{actor}: COMMIT failed, so its outcome is unknown: {reason}; "
-            "call again with the same idempotency key"
+            f"{actor}: COMMIT failed, so its outcome is unknown: {reason}; call again with the same idempotency key"
         )
         self.actor = actor
         self.reason = reason
@@ -119,8 +118,7 @@ class IdempotencyConflict(Z0Error):
 
     def __init__(self, key: str, what: str) -> None:
         super().__init__(
-            f"idempotency key {key!r} was used before with other content ({what}); "
-            "send the same content, or a new key"
+            f"idempotency key {key!r} was used before with other content ({what}); send the same content, or a new key"
         )
         self.key = key
         self.what = what

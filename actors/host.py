@@ -12,19 +12,16 @@ from __future__ import annotations
 import asyncio
 import enum
 import logging
-from collections import deque
-from collections.abc import Callable, Coroutine
-from concurrent.futures import Future
-from contextvars import Context
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .codec import ATOMS, share
 from .database import Database, DatabaseFailure
-from .errors import ActorReset, CommitUnknown, LimitExceeded, Overloaded, QueryError
+from .errors import ActorReset, CommitUnknown, LimitExceeded, QueryError
 from .gates import InputGate, Reply, Turn
 from .handlers import Handler
+from .mailbox import Mailbox, Message
 from .names import Address
+from .parking import Gone, Parking
 from .segments import CURRENT, Call, Segments
 from .storage import Storage
 from .writes import Writes
@@ -44,81 +41,13 @@ class State(enum.Enum):
     DEAD = "dead"
 
 
-class Message:
-    """A call on its way to an actor."""
-
-    __slots__ = ("args", "context", "handler", "kwargs", "reply", "size", "task")
-
-    def __init__(
-        self,
-        handler: Handler,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        size: int,
-        context: Context,
-        reply: asyncio.Future[Any],
-    ) -> None:
-        """Arguments are the actor's own already."""
-        self.handler = handler
-        self.args = args
-        self.kwargs = kwargs
-        self.size = size
-        self.context = context
-        self.reply = reply
-        self.task: asyncio.Task[None] | None = None
-
-
-class _Gone:
-    """Stands where the database of a dead incarnation was."""
-
-    def __init__(self, host: Host) -> None:
-        self._host = host
-
-    def __getattr__(self, name: str) -> Any:
-        raise self._host.reset_error()
-
-
-class _Taken:
-    """Stands where the database is while a thread has it: whoever is not gated waits for the thread."""
-
-    def __init__(self, database: Database, work: Future[None]) -> None:
-        self._database = database
-        self._work = work
-
-    def __getattr__(self, name: str) -> Any:
-        self._work.exception()
-        return getattr(self._database, name)
-
-
 class Host:
     """One live actor: its object, its file, its gates and its mailbox."""
 
     __slots__ = (
-        "actor",
-        "address",
-        "closed",
-        "committing",
-        "database",
-        "gate",
-        "kind",
-        "led",
-        "mailbox",
-        "mailbox_bytes",
-        "node",
-        "ready",
-        "reason",
-        "running",
-        "running_keys",
-        "slot",
-        "state",
-        "storage",
-        "sync_timer",
-        "tasks",
-        "thread",
-        "turn",
-        "used",
-        "writes",
-    )
+        "actor", "address", "closed", "database", "gate", "kind", "led", "mailbox", "node", "parking", "ready",
+        "reason", "running", "running_keys", "slot", "state", "storage", "tasks", "turn", "used", "writes",
+    )  # fmt: skip
 
     def __init__(self, node: Node, kind: Kind, address: Address) -> None:
         """A host whose actor is not open yet."""
@@ -130,17 +59,14 @@ class Host:
         self.running = False  # a segment is running now
         self.led = False  # ... and its caller will end the turn
         self.turn: Turn | None = None  # not durable yet
-        self.committing: Turn | None = None  # the one that a thread commits
         self.gate = InputGate()
-        self.mailbox: deque[Message] = deque()
-        self.mailbox_bytes = 0
+        self.parking = Parking(self)
+        self.mailbox = Mailbox(address, node.limits, node.load)
         self.tasks: dict[Message, asyncio.Task[None]] = {}
         self.running_keys: dict[tuple[str, str], asyncio.Future[None]] = {}
         self.used = 0
         self.reason = ""
-        self.thread: Future[None] | None = None  # has the database now
         self.slot = False  # counts as an open file
-        self.sync_timer: object | None = None
         self.closed = node.loop.create_future()
         self.actor: Any = None
         self.database: Database
@@ -159,6 +85,11 @@ class Host:
         return self.state is State.DEAD
 
     @property
+    def is_open(self) -> bool:
+        """Whether messages may run."""
+        return self.state is State.OPEN
+
+    @property
     def idle(self) -> bool:
         """Whether nothing is running, waiting or on its way to the disk."""
         return (
@@ -174,27 +105,12 @@ class Host:
 
     def accept(self, message: Message) -> None:
         """Put a message into the mailbox, or run it. Raises Overloaded when it does not fit."""
-        limits, node = self.node.limits, self.node
-        waiting = len(self.mailbox) + len(self.tasks) + (0 if self.turn is None else self.turn.waiting)
-        if waiting >= limits.mailbox_messages:
-            raise Overloaded(str(self.address), f"{waiting} messages wait (mailbox_messages)")
-        if self.mailbox_bytes + message.size > limits.mailbox_bytes and (waiting or message.size > limits.mailbox_bytes):
-            raise Overloaded(str(self.address), f"{self.mailbox_bytes} bytes wait (mailbox_bytes)")
-        if node.mailbox_bytes + message.size > limits.runtime_mailbox_bytes:
-            raise Overloaded(str(self.address), f"{node.mailbox_bytes} bytes wait (runtime_mailbox_bytes)")
-        self.mailbox_bytes += message.size
-        node.mailbox_bytes += message.size
-        self.mailbox.append(message)
+        self.mailbox.accept(message, len(self.tasks), self.turn)
         self.ready = False
-        message.reply.add_done_callback(partial(self._answered, message.size))
         if self.running:
-            node.loop.call_soon(self.pump)
+            self.node.loop.call_soon(self.pump)
         else:
             self.pump()
-
-    def _answered(self, size: int, _reply: asyncio.Future[Any]) -> None:
-        self.mailbox_bytes -= size
-        self.node.mailbox_bytes -= size
 
     def pump(self) -> None:
         """Deliver what waits, in order, while the gate is free."""
@@ -365,9 +281,17 @@ class Host:
         else:
             turn.settle(None)
         if self.database.wal_pages >= node.checkpoint_pages:
-            self.checkpoint()
+            self.parking.checkpoint()
         elif node.attentive:
             node.rested(self)
+
+    def resume(self) -> None:
+        """Go on after a thread has given the file back."""
+        if self.turn is not None:  # somebody who is not gated wrote meanwhile
+            self.node.loop.call_soon(self.commit)
+        self.gate.wake()
+        self.pump()
+        self.node.rested(self)
 
     async def durable(self) -> None:
         """Return when everything written so far is committed. Raises what the commit raised."""
@@ -384,78 +308,6 @@ class Host:
         """Return when everything written so far is on the device. Raises what the commit raised."""
         await self.durable()
         await self.node.durability.sync_now(self)
-
-    # The file in a thread
-
-    def commit_in_thread(self, work: Callable[[], Any]) -> None:
-        """Have a thread do the commit of the open turn."""
-        turn = self.committing = self.turn
-        assert turn is not None
-
-        def done(failure: BaseException | None) -> None:
-            self.committing = None
-            self.committed(turn, failure)
-
-        self.in_thread(work, done)
-
-    def in_thread(self, work: Callable[[], Any], done: Callable[[BaseException | None], None]) -> None:
-        """Park the actor, have a thread work on its file, then go on."""
-        self.gate.parked = True
-        self.ready = False
-
-        def returned(_result: Any, error: BaseException | None) -> None:
-            self.thread = None
-            if not self.dead:
-                self.writes.database = self.database
-                self.gate.parked = False
-            done(error)
-            if not self.dead and not self.gate.parked:
-                self._unparked()
-
-        self.thread = self.node.threads.run(work, returned)
-        self.writes.database = _Taken(self.database, self.thread)  # type: ignore[assignment]
-
-    def _unparked(self) -> None:
-        if self.turn is not None:  # somebody who is not gated wrote meanwhile
-            self.node.loop.call_soon(self.commit)
-        self.gate.wake()
-        self.pump()
-        self.node.rested(self)
-
-    def checkpoint(self) -> None:
-        """Let a thread copy the WAL into the database, so that the WAL is reused instead of growing."""
-        if self.gate.parked or self.turn is not None or self.dead:
-            return
-        wait = self.database.wal_pages >= self.node.limits.checkpoint_pages_max
-        self.in_thread(partial(self.database.checkpoint, wait=wait), self._checkpointed)
-
-    def _checkpointed(self, error: BaseException | None) -> None:
-        if error is not None and not self.dead:
-            self.reset(f"checkpoint failed: {error}")
-
-    async def checkpointed(self) -> None:
-        """Return when what is committed now is on the device."""
-        while self.gate.parked or self.turn is not None:
-            await self.gate.wait() if self.gate.parked else self.durable()
-        self.checkpoint()
-        while self.gate.parked and not self.dead:
-            await self.gate.wait()
-        if self.dead:
-            raise self.reset_error()
-
-    def sync_soon(self) -> None:
-        """Have what was committed synced within the time of `durability="relaxed"`."""
-        if self.sync_timer is None:
-            self.sync_timer = self.node.loop.call_later(self.node.limits.relaxed_sync_seconds, self._sync_due)
-
-    def _sync_due(self) -> None:
-        self.sync_timer = None
-        if self.dead or self.state is State.CLOSING:
-            return
-        if self.gate.parked or self.turn is not None:
-            self.sync_soon()
-        else:
-            self.checkpoint()
 
     # The end
 
@@ -475,7 +327,7 @@ class Host:
         self.abandon(reason)
         log.warning("actor %s reset: %s", self.address, reason)
         turn, self.turn = self.turn, None
-        if turn is not None and turn is not self.committing:
+        if turn is not None and turn is not self.parking.committing:
             self.node.dirty -= 1
             turn.settle(self.reset_error())
         for message in self.mailbox:
@@ -492,7 +344,7 @@ class Host:
         """Let nobody use this incarnation any more."""
         self.state, self.ready, self.reason = State.DEAD, False, reason
         if hasattr(self, "writes"):
-            self.writes.database = _Gone(self)  # type: ignore[assignment]
+            self.writes.database = Gone(self)  # type: ignore[assignment]
             self.writes.loose = True
 
     # Blocks

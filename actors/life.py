@@ -18,7 +18,7 @@ from .schema import SCHEMA_VERSION
 from .segments import CURRENT, Call, Segments
 
 if TYPE_CHECKING:
-    from .node import Node
+    pass
 
 log = logging.getLogger("z0.actors")
 
@@ -154,13 +154,11 @@ def _presentable(host: Host, error: BaseException) -> BaseException:
 
 
 async def close(host: Host, reason: str) -> None:
-    """Evict a host that is CLOSING: stop the actor, write what is open, leave one complete file and free everything else."""
-    node = host.node
+    """Evict a host that is CLOSING: stop the actor, write what is open, and leave one complete file."""
     try:
         await _stop(host, reason)
         await host.durable()
-        while host.gate.parked:
-            await host.gate.wait()
+        await host.parking.over()
         if host.dead:
             return
         await _leave(host)

@@ -26,6 +26,7 @@ from .handlers import Handler, can_suspend, handlers_of
 from .host import Host, State
 from .limits import Limits
 from .lock import DirectoryLock
+from .mailbox import Load
 from .names import Address, check_name
 from .stub import stub_class
 from .threads import Threads
@@ -89,7 +90,7 @@ class Node:
         self.closing: dict[Address, asyncio.Future[None]] = {}
         self.suspect: set[Address] = set()  # storage failed: a full checkpoint must succeed before the next message
         self.dirty = 0  # actors with a turn that is not durable
-        self.mailbox_bytes = 0
+        self.load = Load()
         self.checkpoint_pages = limits.checkpoint_pages
         self.tick = 0
         self.draining = False
@@ -233,7 +234,7 @@ class Node:
         if not hasattr(host, "database"):
             self.left(host)
             return
-        busy = host.thread
+        busy = host.parking.thread
 
         def abandon() -> None:
             if busy is not None:
@@ -289,7 +290,7 @@ class Node:
             if self.tick - host.used > _TICKS_PER_IDLE:
                 self.evict(host, "idle")
             elif host.database.wal_pages:
-                host.checkpoint()
+                host.parking.checkpoint()
         if self.hosts:
             self._sweep_later()
 

@@ -145,7 +145,7 @@ class Storage:
         return cursor
 
     def transaction(self) -> AbstractContextManager[None]:
-        """`with transaction():` the writes inside are kept together, or taken back by an exception.
+        """A block (`with storage.transaction():`) whose writes are kept together, or taken back by an exception.
 
         Nests. Suspending inside raises RuntimeError there, and takes them back.
         """

@@ -13,10 +13,10 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from .codec import ATOMS, share, size
-from .errors import Overloaded
-from .gates import Turn, pass_once
+from .gates import pass_once
 from .handlers import Handler
-from .host import Host, Message
+from .host import Host
+from .mailbox import Message, make_room
 from .names import Address
 from .segments import CURRENT
 
@@ -101,7 +101,7 @@ def _direct(handler: Handler) -> Method:
         if not host.ready or host.running or self._z0_sender is not None or CURRENT.get() is not None:
             return await _post(self, handler, args, kwargs)
         if host.turn is not None:
-            _make_room(host, host.turn)
+            make_room(host.address, host.node.limits, host.turn)
         if keeps:
             for value in args:
                 if type(value) not in ATOMS:
@@ -137,14 +137,6 @@ def _direct(handler: Handler) -> Method:
         return reply
 
     return method
-
-
-def _make_room(host: Host, turn: Turn) -> None:
-    limits = host.node.limits
-    if turn.waiting >= limits.mailbox_messages:
-        raise Overloaded(str(host.address), f"{turn.waiting} messages wait (mailbox_messages)")
-    if turn.bytes >= limits.mailbox_bytes:
-        raise Overloaded(str(host.address), f"{turn.bytes} bytes wait (mailbox_bytes)")
 
 
 async def _post(stub: Stub, handler: Handler, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -35,16 +35,14 @@ def link(previous: bytes, columns: tuple[Any, ...]) -> bytes:
 
 
 def verify(rows: Iterable[tuple[Any, ...]], start: bytes, entity: str = "ledger") -> Verification:
-    """Check rows of `facts` (all columns, in order of seq) from the first. Raises LedgerCorrupt with the first bad seq."""
-    facts, head = 0, start
-    for facts, head in steps(rows, start, entity):  # noqa: B007 (the last step is the result)
-        pass
-    return Verification(facts, head)
+    """Check rows of `facts`, all columns, in order, from the first. Raises LedgerCorrupt with the first bad seq."""
+    end = (0, start)
+    for step in steps(rows, start, entity):
+        end = step
+    return Verification(*end)
 
 
-def steps(
-    rows: Iterable[tuple[Any, ...]], head: bytes, entity: str, seq: int = 0
-) -> Iterator[tuple[int, bytes]]:
+def steps(rows: Iterable[tuple[Any, ...]], head: bytes, entity: str, seq: int = 0) -> Iterator[tuple[int, bytes]]:
     """Check rows that follow fact `seq` with hash `head`, and give seq and hash after each."""
     for row in rows:
         seq += 1

@@ -134,16 +134,16 @@ class Entity(Actor):
         return self.ledger.sum(field, **filters)
 
     @outside("the attribute of its name, or self.ledger.projection(...)")
-    async def projection(
-        self, name: str, *, seq: int | None = None, time: datetime | int | None = None
-    ) -> Any:
+    async def projection(self, name: str, *, seq: int | None = None, time: datetime | int | None = None) -> Any:
         """A copy of a projection as it is, or as it was after fact `seq` or at `time` (inclusive)."""
         return self.ledger.projection(name, seq=seq, time=time)
 
     @outside("self.ledger.verify()")
     async def verify(self) -> Verification:
         """Recompute the chain of hashes, letting other work run between steps. Raises LedgerCorrupt."""
-        result = None
-        for result in self.ledger.verify_steps():
+        steps = self.ledger.verify_steps()
+        result = next(steps)
+        for step in steps:
             await pass_once()
-        return cast(Verification, result)
+            result = step
+        return result

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, TypedDict
 from urllib.parse import quote
 
@@ -56,10 +56,14 @@ class Fact(msgspec.Struct, frozen=True, gc=False):
         """The fact as it may leave its actor: `data` is the only thing in it that can be changed."""
         if not self.data:
             return self
-        new = self.__copy__()
+        new = _copy(self)
         msgspec.structs.force_setattr(new, "data", msgspec.to_builtins(self.data))
         return new
 
+
+make_fact: Callable[..., Fact] = Fact
+"""Fact by position, for rows."""
+_copy: Callable[[Fact], Fact] = Fact.__copy__  # type: ignore[attr-defined]  # msgspec has it, its stubs do not
 
 COLUMNS: tuple[str, ...] = Fact.__struct_fields__[1:]
 """Columns of the table `facts`, in order: every field but `id`, which the others imply."""
@@ -67,7 +71,8 @@ COLUMNS: tuple[str, ...] = Fact.__struct_fields__[1:]
 CONTENT = tuple(
     COLUMNS.index(name)
     for name in (
-        "type", "subtype", "source_id", "from_entity", "to_entity", "amount", "currency", "external_source", "external_id",
+        "type", "subtype", "source_id", "from_entity", "to_entity", "amount", "currency", "external_source",
+        "external_id",
     )
 )  # fmt: skip
 """Positions of the columns that make two facts of one idempotency key the same; `data` is compared as well."""
@@ -199,4 +204,4 @@ def id_prefix(namespace: str, name: str) -> str:
 def fact_of(prefix: str, row: tuple[Any, ...]) -> Fact:
     """The fact of a row of `facts`, columns in their order."""
     text = row[17]
-    return Fact(f"{prefix}{row[0]}", *row[:17], None if text is None else decode_data(text), row[18])
+    return make_fact(f"{prefix}{row[0]}", *row[:17], None if text is None else decode_data(text), row[18])

@@ -20,7 +20,7 @@ from z0.actors.writes import Writes
 from . import chain, query
 from .chain import Verification
 from .errors import ConcurrencyConflict, InvalidQuery, LedgerCorrupt, ProjectionError
-from .fact import COLUMNS, CONTENT, Draft, Fact, FactFields, draft, drafts_of, fact_of, id_prefix
+from .fact import COLUMNS, CONTENT, Draft, Fact, FactFields, draft, drafts_of, fact_of, id_prefix, make_fact
 from .projection import Projection, ProjectionType, Snapshot
 from .query import Filters, Query
 
@@ -149,7 +149,7 @@ class Ledger:
             self._repeats = True
             return existing
         self._seq, self._hash, self._timestamp = seq, hash, timestamp
-        fact = Fact(f"{self._prefix}{seq}", *columns[:17], new.data, hash)
+        fact = make_fact(f"{self._prefix}{seq}", *columns[:17], new.data, hash)
         for state in self._states.values():
             state.apply(fact)
         if not seq % self._snapshot_facts:
@@ -194,9 +194,7 @@ class Ledger:
 
     def verify(self) -> Verification:
         """Recompute the chain of hashes. Raises LedgerCorrupt with the first bad seq."""
-        result = Verification(0, self._hash)
-        for result in self.verify_steps():  # noqa: B007 (the last step is the result)
-            pass
+        *_, result = self.verify_steps()
         return result
 
     def verify_steps(self, chunk: int = 2_000) -> Iterator[Verification]:
@@ -206,8 +204,8 @@ class Ledger:
         while seq < target:
             rows = self._rows(_RANGE, seq, min(seq + chunk, target))
             end = seq + max(len(rows), 1)
-            for seq, head in chain.steps(rows, head, self._entity, seq):  # noqa: B007
-                pass
+            if rows:
+                *_, (seq, head) = chain.steps(rows, head, self._entity, seq)
             if seq != end:
                 raise LedgerCorrupt(self._entity, seq + 1, "is missing")
             yield Verification(seq, head)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 import typing
 from collections.abc import Iterable
@@ -101,7 +102,7 @@ def declared(cls: type, local_names: dict[str, Any]) -> dict[str, type[Projectio
     found = dict(cls.__dict__.get("projections") or {})
     module = sys.modules.get(cls.__module__)
     names = {**getattr(module, "__dict__", {}), **local_names}
-    for name, annotation in cls.__dict__.get("__annotations__", {}).items():
+    for name, annotation in inspect.get_annotations(cls).items():
         kind = _resolve(annotation, names)
         if isinstance(kind, type) and issubclass(kind, Projection):
             found[name] = kind

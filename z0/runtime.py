@@ -93,7 +93,10 @@ class Runtime(Tenant):
         return self.node.path
 
     def tenant(self, tenant: str) -> Tenant:
-        """The actors of that tenant; take the id from the caller's identity, never from a request. Raises InvalidName."""
+        """The actors of that tenant. Raises InvalidName.
+
+        The id comes from the caller's identity, never from a request.
+        """
         return Tenant(self.node, tenant)
 
     async def open(self) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable
@@ -26,7 +27,7 @@ from z0.runtime import Runtime
 
 __all__ = ["VirtualClock", "crash", "temporary_runtime"]
 
-_MEMORY = Path("/dev/shm")
+_MEMORY = "/dev/shm"
 _QUIET_PASSES = 16  # loop iterations without work after which nothing is left to run
 _THREAD_SECONDS = 0.0005  # how long a thread is given before we look again
 
@@ -126,14 +127,18 @@ async def crash(runtime: Runtime) -> None:
     await runtime.node.crash()
 
 
+def _new_folder(memory: bool) -> Path:
+    parent = _MEMORY if memory and os.path.isdir(_MEMORY) else None
+    return Path(tempfile.mkdtemp(prefix="z0-", dir=parent))
+
+
 @asynccontextmanager
 async def temporary_runtime(*, memory: bool = False, **options: Any) -> AsyncIterator[Runtime]:
     """A runtime on a new directory that is removed afterwards; `options` are those of Runtime.
 
     `memory`: on a RAM disk where the machine has one, so nothing is ever written to a device.
     """
-    parent = _MEMORY if memory and _MEMORY.is_dir() else None
-    path = Path(tempfile.mkdtemp(prefix="z0-", dir=parent))
+    path = _new_folder(memory)
     try:
         async with Runtime(path / "data", **options) as runtime:
             yield runtime

@@ -1,0 +1,91 @@
+"""The bounded inbox of one actor. What does not fit is refused at once, before anything of it happened."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from contextvars import Context
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from .errors import Overloaded
+from .handlers import Handler
+
+if TYPE_CHECKING:
+    from .gates import Turn
+    from .limits import Limits
+
+
+class Message:
+    """A call on its way to an actor."""
+
+    __slots__ = ("args", "context", "handler", "kwargs", "reply", "size", "task")
+
+    def __init__(
+        self,
+        handler: Handler,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        size: int,
+        context: Context,
+        reply: asyncio.Future[Any],
+    ) -> None:
+        """Arguments are the actor's own already; `size` is about how many bytes they hold."""
+        self.handler = handler
+        self.args = args
+        self.kwargs = kwargs
+        self.size = size
+        self.context = context
+        self.reply = reply
+        self.task: asyncio.Task[None] | None = None
+
+
+class Load:
+    """Bytes of the messages that all mailboxes of a runtime have accepted and not answered."""
+
+    __slots__ = ("bytes",)
+
+    def __init__(self) -> None:
+        """None yet."""
+        self.bytes = 0
+
+
+class Mailbox(deque[Message]):
+    """Messages that were accepted and not begun, in order. Counts the bytes of all that are not answered."""
+
+    __slots__ = ("_limits", "_load", "_owner", "bytes")
+
+    def __init__(self, owner: object, limits: Limits, load: Load) -> None:
+        """`owner` is named in errors."""
+        super().__init__()
+        self._owner = owner
+        self._limits = limits
+        self._load = load
+        self.bytes = 0
+
+    def accept(self, message: Message, running: int, turn: Turn | None) -> None:
+        """Take a message in, beside `running` ones and those that wait for `turn`. Raises Overloaded."""
+        limits = self._limits
+        waiting = len(self) + running + (0 if turn is None else turn.waiting)
+        if waiting >= limits.mailbox_messages:
+            raise Overloaded(str(self._owner), f"{waiting} messages wait (mailbox_messages)")
+        if self.bytes + message.size > limits.mailbox_bytes:
+            raise Overloaded(str(self._owner), f"{self.bytes} + {message.size} bytes (mailbox_bytes)")
+        if self._load.bytes + message.size > limits.runtime_mailbox_bytes:
+            raise Overloaded(str(self._owner), f"{self._load.bytes} + {message.size} bytes (runtime_mailbox_bytes)")
+        self.bytes += message.size
+        self._load.bytes += message.size
+        message.reply.add_done_callback(partial(self._answered, message.size))
+        self.append(message)
+
+    def _answered(self, size: int, _reply: asyncio.Future[Any]) -> None:
+        self.bytes -= size
+        self._load.bytes -= size
+
+
+def make_room(owner: object, limits: Limits, turn: Turn) -> None:
+    """Let one more message join the turn without a mailbox. Raises Overloaded."""
+    if turn.waiting >= limits.mailbox_messages:
+        raise Overloaded(str(owner), f"{turn.waiting} messages wait (mailbox_messages)")
+    if turn.bytes >= limits.mailbox_bytes:
+        raise Overloaded(str(owner), f"{turn.bytes} bytes wait (mailbox_bytes)")

@@ -1,0 +1,130 @@
+"""The file in other hands: while a thread commits, checkpoints or syncs, its actor is parked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from .clock import Timer
+from .database import Database
+from .gates import Turn
+
+if TYPE_CHECKING:
+    from .host import Host
+
+
+class Gone:
+    """Stands where the database of a dead incarnation was."""
+
+    def __init__(self, host: Host) -> None:
+        """Of this host."""
+        self._host = host
+
+    def __getattr__(self, name: str) -> Any:
+        """Raise ActorReset."""
+        raise self._host.reset_error()
+
+
+class Taken:
+    """Stands where the database is while a thread has it: whoever is not gated waits for the thread."""
+
+    def __init__(self, database: Database, work: Future[None]) -> None:
+        """`work` is what the thread does."""
+        self._database = database
+        self._work = work
+
+    def __getattr__(self, name: str) -> Any:
+        """Wait, then go on."""
+        self._work.exception()
+        return getattr(self._database, name)
+
+
+class Parking:
+    """What threads do with one actor's file; one thing at a time, with the input gate closed."""
+
+    __slots__ = ("_host", "_sync_timer", "committing", "thread")
+
+    def __init__(self, host: Host) -> None:
+        """Nothing is under way."""
+        self._host = host
+        self._sync_timer: Timer | None = None
+        self.thread: Future[None] | None = None
+        """What has the file now."""
+        self.committing: Turn | None = None
+        """The turn that it commits."""
+
+    def run(self, work: Callable[[], Any], done: Callable[[BaseException | None], None]) -> None:
+        """Park the actor, have a thread work on its file, then go on."""
+        host = self._host
+        host.gate.parked = True
+        host.ready = False
+
+        def returned(_result: Any, error: BaseException | None) -> None:
+            self.thread = None
+            if not host.dead:
+                host.writes.database = host.database
+                host.gate.parked = False
+            done(error)
+            if not host.dead and not host.gate.parked:
+                host.resume()
+
+        self.thread = host.node.threads.run(work, returned)
+        host.writes.database = Taken(host.database, self.thread)  # type: ignore[assignment]
+
+    def commit(self, turn: Turn, work: Callable[[], Any]) -> None:
+        """Have a thread do the commit of this turn."""
+        self.committing = turn
+
+        def done(failure: BaseException | None) -> None:
+            self.committing = None
+            self._host.committed(turn, failure)
+
+        self.run(work, done)
+
+    def checkpoint(self) -> None:
+        """Let a thread copy the WAL into the database, so that the WAL is reused instead of growing."""
+        host = self._host
+        if host.gate.parked or host.turn is not None or host.dead:
+            return
+        wait = host.database.wal_pages >= host.node.limits.checkpoint_pages_max
+
+        def done(error: BaseException | None) -> None:
+            if error is not None:
+                host.reset(f"checkpoint failed: {error}")
+
+        self.run(partial(host.database.checkpoint, wait=wait), done)
+
+    async def over(self) -> None:
+        """Return when no thread has the file (or the actor is dead)."""
+        while self._host.gate.parked and not self._host.dead:
+            await self._host.gate.wait()
+
+    async def sync(self) -> None:
+        """Return when what is committed now is on the device: a checkpoint syncs the WAL, then the database."""
+        host = self._host
+        await self.over()
+        while host.turn is not None:
+            await host.durable()
+            await self.over()
+        self.checkpoint()
+        await self.over()
+        if host.dead:
+            raise host.reset_error()
+
+    def sync_soon(self) -> None:
+        """Have what was committed synced within the time of `durability="relaxed"`."""
+        if self._sync_timer is None:
+            node = self._host.node
+            self._sync_timer = node.loop.call_later(node.limits.relaxed_sync_seconds, self._sync_due)
+
+    def _sync_due(self) -> None:
+        self._sync_timer = None
+        host = self._host
+        if not host.is_open:
+            return
+        if host.gate.parked or host.turn is not None:
+            self.sync_soon()
+        else:
+            self.checkpoint()
