@@ -44,9 +44,15 @@ class TransactionLost(DatabaseFailure):
     """A statement of a user (ON CONFLICT ROLLBACK, RAISE(ROLLBACK)) ended the engine's transaction."""
 
 
-def _explain(error: Exception) -> Exception:
-    """The error as the rest of the house knows it."""
+RawError = apsw.Error
+"""What `Database.execute` raises; see `explain`."""
+
+
+def explain(error: Exception) -> Exception:
+    """An error of SQLite as the rest of the house knows it: QueryError, ConstraintFailed or DatabaseFailure."""
     text = f"{type(error).__name__.removesuffix('Error')}: {error}"
+    if not isinstance(error, apsw.Error):
+        return error
     if isinstance(error, apsw.ConstraintError):
         return ConstraintFailed(str(error))
     if isinstance(error, _STATEMENT_ERRORS):
@@ -69,7 +75,7 @@ class UserCursor:
         try:
             return self._cursor.fetchone()
         except apsw.Error as error:
-            raise _explain(error) from error
+            raise explain(error) from error
 
     def close(self) -> None:
         """Give the statement back."""
@@ -79,7 +85,7 @@ class UserCursor:
 class Database:
     """One connection in WAL mode, used by one thread at a time. Not safe after a fork."""
 
-    __slots__ = ("_connection", "_cursor", "_execute", "_guarded", "_refused", "_user", "path", "wal_pages")
+    __slots__ = ("_connection", "_cursor", "_guarded", "_refused", "_user", "execute", "path", "wal_pages")
 
     def __init__(self, path: Path, *, vfs: str | None, sync: bool) -> None:
         """Open an existing file. `sync`: whether a COMMIT returns only when it is on the device."""
@@ -95,10 +101,11 @@ class Database:
         try:
             self._profile(connection, sync)
             self._cursor = connection.cursor()
-            self._execute = self._cursor.execute
+            self.execute = self._cursor.execute
+            """Run a statement of ours without further ado; raises RawError."""
         except apsw.Error as error:
             connection.close(True)
-            raise _explain(error) from error
+            raise explain(error) from error
 
     def _profile(self, connection: apsw.Connection, sync: bool) -> None:
         connection.set_busy_timeout(_BUSY_MS)
@@ -116,14 +123,14 @@ class Database:
     def begin(self) -> None:
         """Start a write transaction."""
         try:
-            self._execute("BEGIN IMMEDIATE")
+            self.execute("BEGIN IMMEDIATE")
         except apsw.Error as error:
             raise DatabaseFailure(f"BEGIN: {error}") from error
 
     def commit(self) -> None:
         """Commit; durable on return when opened with `sync`. Raises DatabaseFailure: the outcome is unknown."""
         try:
-            self._execute("COMMIT")
+            self.execute("COMMIT")
         except apsw.Error as error:
             raise DatabaseFailure(f"COMMIT: {type(error).__name__}: {error}") from error
 
@@ -147,7 +154,7 @@ class Database:
 
     def _run(self, sql: str) -> None:
         try:
-            self._execute(sql)
+            self.execute(sql)
         except apsw.Error as error:
             raise DatabaseFailure(f"{sql}: {error}") from error
 
@@ -161,16 +168,16 @@ class Database:
     def write(self, sql: str, bindings: Sequence[Value]) -> None:
         """Run one statement of ours that returns no rows."""
         try:
-            self._execute(sql, bindings)
+            self.execute(sql, bindings)
         except apsw.Error as error:
-            raise _explain(error) from error
+            raise explain(error) from error
 
     def rows(self, sql: str, *bindings: Value) -> list[Row]:
         """All rows of one statement of ours."""
         try:
-            return self._execute(sql, bindings).fetchall()
+            return self.execute(sql, bindings).fetchall()
         except apsw.Error as error:
-            raise _explain(error) from error
+            raise explain(error) from error
 
     def row(self, sql: str, *bindings: Value) -> Row | None:
         """The first row of one statement of ours, or None."""
@@ -183,7 +190,7 @@ class Database:
         try:
             yield from cursor.execute(sql, bindings)
         except apsw.Error as error:
-            raise _explain(error) from error
+            raise explain(error) from error
         finally:
             cursor.close(True)
 
@@ -216,7 +223,7 @@ class Database:
         except apsw.Error as error:
             if held and not self._connection.in_transaction:
                 raise TransactionLost(str(error)) from error
-            raise _explain(error) from error
+            raise explain(error) from error
         finally:
             self._user = False
         if held and not self._connection.in_transaction:
@@ -249,6 +256,7 @@ class Database:
         mode = apsw.SQLITE_CHECKPOINT_TRUNCATE if wait else apsw.SQLITE_CHECKPOINT_PASSIVE
         try:
             pages, copied = self._connection.wal_checkpoint(mode=mode)
+            self._connection.release_memory()  # an actor that rests needs no page cache
         except apsw.BusyError:
             return
         except apsw.Error as error:
@@ -259,10 +267,6 @@ class Database:
     def relax(self) -> None:
         """From here on a COMMIT need not wait for the device (for what can be rebuilt)."""
         self._run("PRAGMA synchronous=NORMAL")
-
-    def release_memory(self) -> None:
-        """Give the page cache back."""
-        self._connection.release_memory()
 
     def size(self) -> int:
         """Bytes of the database, free pages apart."""
@@ -345,7 +349,7 @@ class Reader:
         """The rows of a statement, one by one. Raises ActorFileError when the file is damaged."""
         try:
             yield from self._connection.execute(sql, bindings)
-        except apsw.Error as error:
+        except (apsw.Error, UnicodeDecodeError) as error:
             raise ActorFileError(str(self._path), str(error)) from error
 
     def rows(self, sql: str, *bindings: Value) -> list[Row]:

@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from .clock import perf_ns
-from .database import Database, DatabaseFailure
+from .database import Database, DatabaseFailure, RawError
 
 if TYPE_CHECKING:
     from .gates import Turn
@@ -47,18 +47,21 @@ class FileSync:
     def __init__(self, limits: Limits) -> None:
         """A policy that has seen no commit yet."""
         self._inline_ns = limits.inline_sync_seconds * 1e9
-        self.smoothed_ns = 0.0
+        self.smoothed_ns = self._inline_ns / 2
 
     def commit(self, host: Host, turn: Turn, dirty: int) -> None:
         """Commit on the loop when that is cheaper for everybody, else in a thread."""
         if dirty == 1 and self.smoothed_ns < self._inline_ns:
             started = perf_ns()
-            failure = None
+            failure: Exception | None = None
             try:
-                host.database.commit()
-            except DatabaseFailure as caught:
+                host.database.execute("COMMIT")
+            except RawError as caught:
                 failure = caught
-            self.smoothed_ns += (perf_ns() - started - self.smoothed_ns) * _SMOOTHING
+            took = perf_ns() - started
+            smoothed = self.smoothed_ns
+            # an outlier counts no more than twice the usual: the machine's hiccups say nothing of the device
+            self.smoothed_ns += ((took if took < 2 * smoothed else 2 * smoothed) - smoothed) * _SMOOTHING
             host.committed(turn, failure)
         else:
             host.parking.commit(turn, partial(self._timed_commit, host.database, dirty == 1))
@@ -70,7 +73,8 @@ class FileSync:
         started = perf_ns()
         database.commit()
         if alone:  # beside others a commit is slow for reasons that say nothing of the device
-            self.smoothed_ns += (perf_ns() - started - self.smoothed_ns) * _SMOOTHING
+            took = min(perf_ns() - started, 2 * self.smoothed_ns)
+            self.smoothed_ns += (took - self.smoothed_ns) * _SMOOTHING
 
 
 class Relaxed:

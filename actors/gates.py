@@ -103,6 +103,11 @@ class Turn(msgspec.Struct, eq=False):
     bytes: int = 0
     settling: SharedFuture | None = None
 
+    @property
+    def awaited(self) -> bool:
+        """Whether somebody waits for it."""
+        return bool(self.waiting or self.replies or self.settling)
+
     def answer(self, reply: Reply) -> None:
         """Send this when the turn is durable."""
         self.waiting += 1

@@ -26,7 +26,7 @@ class Handler(msgspec.Struct, frozen=True):
     suspends: bool
     """Whether it may wait for something; if not, it can run in its caller's turn, without a task."""
     direct: Callable[[Any, tuple[Any, ...], dict[str, Any]], Any] | None = None
-    """The same as a plain function of actor, args and kwargs, which keeps nothing of its arguments."""
+    """The same as a plain function of actor, args and kwargs; it keeps no argument, and shares nothing mutable."""
 
 
 class outside:

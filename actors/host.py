@@ -76,7 +76,7 @@ class Host:
     def attach(self, database: Database) -> None:
         """Give the host its open file."""
         self.database = database
-        self.writes = Writes(database, self._begin, self.storage_failed)
+        self.writes = Writes(self, database)
         self.storage = Storage(self.writes, self.sync, self.storage_failed)
 
     @property
@@ -186,9 +186,11 @@ class Host:
                     value = stop.value
                 else:
                     raise RuntimeError(f"{handler.name} waited although it has no await")
+                if type(value) not in ATOMS:
+                    value = share(value)
             if writes.loose:
                 self._finish()
-            return value if type(value) in ATOMS else share(value)
+            return value
         except BaseException:
             self._undo()
             raise
@@ -252,18 +254,13 @@ class Host:
 
     # Turns
 
-    def _begin(self) -> None:
-        """The first write of a turn."""
-        self.turn = Turn()
-        self.node.dirty += 1
-        if not (self.running and self.led):
-            self.node.loop.call_soon(self.commit)
-
     def commit(self) -> None:
         """End the open turn, unless somebody did. Called when the loop has run what was ready."""
         turn = self.turn
         if turn is not None and not self.gate.parked:
-            self.writes.turn_ended()
+            writes = self.writes
+            writes.active = writes.opaque = False
+            writes.log = []
             self.node.durability.commit(self, turn, self.node.dirty)
 
     def committed(self, turn: Turn, failure: BaseException | None) -> None:

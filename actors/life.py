@@ -54,7 +54,7 @@ async def open_later(host: Host) -> None:
         await node.slot(host)
         path = _path(host)
         if not path.exists():
-            await node.threads.call(partial(_create, host, path))
+            await node.threads.call(partial(_create, path, _image(host)))
         if not node.catalog.has(host.address):
             await node.catalog.register(host.address, node.clock.now_us())
         _attach(host, path)
@@ -77,9 +77,12 @@ def _path(host: Host) -> Path:
     return host.node.path / file_path(*host.address)
 
 
-def _create(host: Host, path: Path) -> None:
+def _image(host: Host) -> bytes:
     tenant, namespace, name = host.address
-    image = host.kind.image({"schema": SCHEMA_VERSION, "tenant": tenant, "namespace": namespace, "name": name})
+    return host.kind.image({"schema": SCHEMA_VERSION, "tenant": tenant, "namespace": namespace, "name": name})
+
+
+def _create(path: Path, image: bytes) -> None:
     make_folder(path.parent)
     create_file(path, image)
 

@@ -33,6 +33,7 @@ from .threads import Threads
 
 A = TypeVar("A", bound=Actor)
 
+_CLOSING_MAX = 8  # idle actors that are closed at once: each costs syncs, which commits need too
 _TICKS_PER_IDLE = 10  # how finely the time since an actor's last use is known
 
 
@@ -225,6 +226,8 @@ class Node:
                 break
         self._rest.set()
         self._attend()
+        if not self.draining:
+            self._rest_idle()
 
     def forget(self, host: Host) -> None:
         """A host was reset: close its file without believing it, then let a successor open."""
@@ -282,17 +285,22 @@ class Node:
     def _sweep(self) -> None:
         self._sweeper = None
         self.tick += 1
+        self._rest_idle()
+        if self.hosts:
+            self._sweep_later()
+
+    def _rest_idle(self) -> None:
+        """Evict actors that were idle for long enough, and checkpoint others that rest, a few at a time."""
         for host in list(self.hosts.values()):
-            if self.tick - host.used <= 1:  # the rest was used later still
+            idle = self.tick - host.used
+            if idle <= 1 or len(self.closing) + self.threads.in_flight >= _CLOSING_MAX:  # the rest was used later still
                 break
             if not host.idle:
                 continue
-            if self.tick - host.used > _TICKS_PER_IDLE:
+            if idle > _TICKS_PER_IDLE:
                 self.evict(host, "idle")
             elif host.database.wal_pages:
                 host.parking.checkpoint()
-        if self.hosts:
-            self._sweep_later()
 
     # The end
 

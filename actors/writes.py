@@ -10,10 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from .database import Database, DatabaseFailure, Row, Value
+from .database import Database, DatabaseFailure, RawError, Row, Value, explain
 from .errors import Z0Error
+from .gates import Turn
+
+if TYPE_CHECKING:
+    from .host import Host
 
 _SEGMENT = "z0_segment"
 
@@ -21,19 +25,27 @@ _SEGMENT = "z0_segment"
 class Memory(Protocol):
     """What is kept in memory of the file, and must go back with it."""
 
-    def save(self) -> object:
-        """What `restore` needs to come back to now; cheap."""
+    saved: Any
+    """What `restore` needs to come back to now; kept up to date by whoever it belongs to."""
 
-    def restore(self, saved: object) -> None:
-        """Be as at that `save`; the file already is."""
+    def restore(self, saved: Any) -> None:
+        """Be as when `saved` was this; the file already is."""
+
+
+class NoMemory:
+    """Nothing is kept in memory."""
+
+    saved = None
+
+    def restore(self, saved: Any) -> None:
+        """Nothing to do."""
 
 
 class Writes:
     """Writes to one actor's file. A segment's writes stay together or go together."""
 
     __slots__ = (
-        "_begin",
-        "_fail",
+        "_host",
         "_mark",
         "_saved",
         "_savepoint",
@@ -49,18 +61,15 @@ class Writes:
         "sql_ran",
     )
 
-    def __init__(
-        self, database: Database, begin: Callable[[], None], fail: Callable[[DatabaseFailure], Z0Error]
-    ) -> None:
-        """`begin` is told of the first write of a turn; `fail` of a storage error, and returns what to raise."""
+    def __init__(self, host: Host, database: Database) -> None:
+        """Of this host; `database` may be replaced while it is in other hands."""
+        self._host = host
         self.database = database
-        self._begin = begin
-        self._fail = fail
-        self.memory: Memory | None = None
+        self.memory: Memory = NoMemory()
         self.log: list[tuple[str, Sequence[Value]]] = []
         self.active = False  # a transaction is open
         self.segment = 0
-        self._wrote = 0  # the last segment that wrote
+        self._wrote = -1  # the last segment that wrote
         self._mark = 0  # where its rows begin in the log
         self._saved: object = None
         self._savepoint = False
@@ -74,10 +83,18 @@ class Writes:
         if self._wrote != self.segment:
             self.first()
         try:
-            self.database.write(sql, bindings)
-        except DatabaseFailure as failure:
-            raise self._fail(failure) from failure
+            self.database.execute(sql, bindings)
+        except RawError as error:
+            raise self._explain(error) from error
         self.log.append((sql, bindings))
+
+    def _explain(self, error: Exception) -> Exception:
+        """The error as callers know it, after stopping the actor if its storage failed."""
+        explained = explain(error)
+        return self._fail(explained) if isinstance(explained, DatabaseFailure) else explained
+
+    def _fail(self, failure: DatabaseFailure) -> Z0Error:
+        return self._host.storage_failed(failure)
 
     def rows(self, sql: str, *bindings: Value) -> list[Row]:
         """All rows of one statement of ours; what this turn wrote is seen."""
@@ -90,18 +107,21 @@ class Writes:
         """Make ready for the first write of a segment."""
         try:
             if not self.active:
-                self.database.begin()
+                host = self._host
+                self.database.execute("BEGIN IMMEDIATE")
                 self.active = True
-                self._begin()
+                host.turn = Turn()
+                host.node.dirty += 1
+                if not (host.led and host.running):
+                    host.node.loop.call_soon(host.commit)
             elif self.opaque:
                 self.database.savepoint(_SEGMENT)
                 self._savepoint = self.loose = True
-        except DatabaseFailure as failure:
-            raise self._fail(failure) from failure
+        except (RawError, DatabaseFailure) as error:
+            raise self._explain(error) from error
         self._wrote = self.segment
         self._mark = len(self.log)
-        if self.memory is not None:
-            self._saved = self.memory.save()
+        self._saved = self.memory.saved
 
     def ran_sql(self) -> None:
         """Note that this segment runs SQL of a user that writes."""
@@ -129,13 +149,28 @@ class Writes:
         self.sql_ran = self.loose = False
         if self._wrote != self.segment:
             return
-        self._wrote = 0
+        self._wrote = -1
         try:
             self._undo_file()
-            if self.memory is not None:
-                self.memory.restore(self._saved)
+            self.memory.restore(self._saved)
         except DatabaseFailure as failure:
             raise self._fail(failure) from failure
+
+    def drop_empty(self) -> bool:
+        """Give a transaction back that holds nothing and that nobody waits for; whether that was so."""
+        host = self._host
+        turn = host.turn
+        if self.log or self.opaque or self.sql_ran or self.depth or turn is None or turn.awaited:
+            return False
+        try:
+            self.database.rollback()
+        except DatabaseFailure as failure:
+            raise self._fail(failure) from failure
+        self.active = False
+        self._wrote = -1
+        host.turn = None
+        host.node.dirty -= 1
+        return True
 
     def _undo_file(self) -> None:
         others = self.log[: self._mark]
@@ -143,7 +178,9 @@ class Writes:
             self.database.rollback_to(_SEGMENT)
             self._savepoint = False
             self.log = others
-        else:
+            return
+        self.log = others
+        if not self.drop_empty():
             self._repeat(others)
             self.opaque = bool(others)  # one failure in a turn is cheap to undo; many would not be
 
@@ -154,8 +191,7 @@ class Writes:
         """
         try:
             self._repeat(self.log[:mark])
-            if self.memory is not None:
-                self.memory.restore(saved)
+            self.memory.restore(saved)
         except DatabaseFailure as failure:
             raise self._fail(failure) from failure
 
@@ -166,13 +202,6 @@ class Writes:
             self.database.write(sql, bindings)
         self.log = rows
 
-    def turn_ended(self) -> None:
-        """Forget the turn: it is being committed."""
-        self.active = False
-        self.log = []
-        self.opaque = False
-        self._wrote = 0
-
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """A part of a segment that is kept or taken back by itself."""
@@ -180,7 +209,7 @@ class Writes:
             self.first()
         self.depth += 1
         name, mark = f"z0_transaction_{self.depth}", len(self.log)
-        saved = None if self.memory is None else self.memory.save()
+        saved = self.memory.saved
         depth = self.depth
         self._guarded(self.database.savepoint, name)
         try:
@@ -190,8 +219,7 @@ class Writes:
                 self.depth -= 1
                 self._guarded(self.database.rollback_to, name)
                 del self.log[mark:]
-                if self.memory is not None:
-                    self.memory.restore(saved)
+                self.memory.restore(saved)
             raise
         else:
             self.depth -= 1

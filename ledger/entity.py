@@ -14,7 +14,7 @@ from z0.actors.handlers import outside
 from . import query
 from .chain import Verification
 from .errors import FactNotAccepted
-from .fact import Draft, Fact, FactFields, draft, drafts_of
+from .fact import Draft, Fact, FactFields, copy_fact, draft, drafts_of
 from .ledger import Ledger
 from .projection import Projection, ProjectionAttribute, ProjectionType, declared
 from .query import Filters, Query
@@ -28,7 +28,8 @@ def _append(entity: Entity, args: tuple[str], fields: dict[str, Any]) -> Fact:
     new = draft(fields)
     if new.type not in entity._z0_accepts and "*" not in entity._z0_accepts:
         return entity._z0_existing(new)
-    return entity.ledger.write(new)
+    fact = entity.ledger.write(new)
+    return fact if fact.data is None else copy_fact(fact)
 
 
 class Entity(Actor):

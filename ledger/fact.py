@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter, itemgetter
 from typing import Annotated, Any, TypedDict
 from urllib.parse import quote
 
@@ -54,28 +55,33 @@ class Fact(msgspec.Struct, frozen=True, gc=False):
 
     def __z0_share__(self) -> Fact:
         """The fact as it may leave its actor: `data` is the only thing in it that can be changed."""
-        if not self.data:
-            return self
-        new = _copy(self)
-        msgspec.structs.force_setattr(new, "data", msgspec.to_builtins(self.data))
-        return new
+        return copy_fact(self) if self.data else self
 
 
 make_fact: Callable[..., Fact] = Fact
 """Fact by position, for rows."""
 _copy: Callable[[Fact], Fact] = Fact.__copy__  # type: ignore[attr-defined]  # msgspec has it, its stubs do not
 
+
+def copy_fact(fact: Fact) -> Fact:
+    """A fact with `data` of its own."""
+    new = _copy(fact)
+    msgspec.structs.force_setattr(new, "data", msgspec.to_builtins(fact.data))
+    return new
+
+
 COLUMNS: tuple[str, ...] = Fact.__struct_fields__[1:]
 """Columns of the table `facts`, in order: every field but `id`, which the others imply."""
 
-CONTENT = tuple(
-    COLUMNS.index(name)
-    for name in (
-        "type", "subtype", "source_id", "from_entity", "to_entity", "amount", "currency", "external_source",
-        "external_id",
-    )
+CONTENT = (
+    "type", "subtype", "source_id", "from_entity", "to_entity", "amount", "currency", "external_source", "external_id",
 )  # fmt: skip
-"""Positions of the columns that make two facts of one idempotency key the same; `data` is compared as well."""
+"""Fields that, with `data`, make two facts of one idempotency key the same."""
+
+content = itemgetter(*map(COLUMNS.index, CONTENT))
+"""`CONTENT` of a row of `facts`."""
+content_of = attrgetter(*CONTENT)
+"""`CONTENT` of a draft."""
 
 
 class FactFields(TypedDict, total=False):

@@ -20,7 +20,20 @@ from z0.actors.writes import Writes
 from . import chain, query
 from .chain import Verification
 from .errors import ConcurrencyConflict, InvalidQuery, LedgerCorrupt, ProjectionError
-from .fact import COLUMNS, CONTENT, Draft, Fact, FactFields, draft, drafts_of, fact_of, id_prefix, make_fact
+from .fact import (
+    COLUMNS,
+    CONTENT,
+    Draft,
+    Fact,
+    FactFields,
+    content,
+    content_of,
+    draft,
+    drafts_of,
+    fact_of,
+    id_prefix,
+    make_fact,
+)
 from .projection import Projection, ProjectionType, Snapshot
 from .query import Filters, Query
 
@@ -53,7 +66,7 @@ class Ledger:
         self._entity = str(address)
         self._tenant, self._namespace, self._name = address
         self._writes = writes
-        self._clock = clock
+        self._now_us = clock.now_us
         self._types = projections
         self._snapshot_facts = snapshot_facts
         self._prefix = id_prefix(address.namespace, address.name)
@@ -62,19 +75,19 @@ class Ledger:
         self._states: dict[str, Projection] = {}
         self._snapshot_seq: dict[str, int] = {}
         row = writes.database.row(_HEAD)
-        self._seq, self._hash, self._timestamp = cast(Saved, row) if row else (0, chain.genesis(*address), 0)
+        self.saved: Saved = cast(Saved, row) if row else (0, chain.genesis(*address), 0)
         self._open_projections()
         writes.memory = self
 
     @property
     def head(self) -> int:
         """The seq of the last fact; 0 when there is none."""
-        return self._seq
+        return self.saved[0]
 
     @property
     def hash(self) -> bytes:
         """The hash of the last fact; of the genesis when there is none."""
-        return self._hash
+        return self.saved[1]
 
     # Writing
 
@@ -96,10 +109,10 @@ class Ledger:
         row = None if new.idempotency_key is None else self._row(_BY_KEY, new.idempotency_key)
         if row is None:
             return None
+        if row[17] == new.text and content(row) == content_of(new):  # as a rule to the letter
+            return make_fact(f"{self._prefix}{row[0]}", *row[:17], new.data, row[18])
         fact = fact_of(self._prefix, row)
-        differs = [COLUMNS[at] for at in CONTENT if row[at] != getattr(new, COLUMNS[at])]
-        if fact.data != new.data:
-            differs.append("data")
+        differs = [name for name in (*CONTENT, "data") if getattr(fact, name) != getattr(new, name)]
         if differs:
             raise IdempotencyConflict(cast(str, new.idempotency_key), f"fact {fact.id}: {', '.join(differs)}")
         return fact
@@ -107,39 +120,34 @@ class Ledger:
     def write_many(self, drafts: Sequence[Draft]) -> list[Fact]:
         """`append_many` of what has been checked."""
         with self._writes.transaction():
-            return [self._insert_once(new) for new in drafts]
+            return [self._write(new) for new in drafts]
 
     def write(self, new: Draft) -> Fact:
         """`append` of what has been checked."""
         writes = self._writes
         if writes.opaque or writes.sql_ran or writes.depth:  # only a savepoint can take back a part of the segment
             with writes.transaction():
-                return self._insert_once(new)
-        mark, saved = len(writes.log), (self._seq, self._hash, self._timestamp)
+                return self._write(new)
+        mark, saved = len(writes.log), self.saved
         try:
-            return self._insert_once(new)
+            return self._write(new)
         except Exception:
             if len(writes.log) > mark:  # the row is in, but a projection refused it
                 writes.undo_to(mark, saved)
             raise
 
-    def _insert_once(self, new: Draft) -> Fact:
+    def _write(self, new: Draft) -> Fact:
         if self._repeats or new.expected_seq is not None:
-            existing = self.existing(new)
+            existing = self._look_up(new)
             if existing is not None:
                 return existing
-            if new.expected_seq is not None and new.expected_seq != self._seq:
-                raise ConcurrencyConflict(self._entity, new.expected_seq, self._seq)
-            self._repeats = False
-        return self._insert(new)
-
-    def _insert(self, new: Draft) -> Fact:
-        seq = self._seq + 1
-        timestamp = self._clock.now_us()
-        if timestamp < self._timestamp:
-            timestamp = self._timestamp
+        seq, previous, last = self.saved
+        seq += 1
+        timestamp = self._now_us()
+        if timestamp < last:
+            timestamp = last
         columns = (seq, new.type, new.subtype, timestamp, self._tenant, self._name, *astuple(new)[2:14])
-        hash = chain.link(self._hash, columns)
+        hash = chain.link(previous, columns)
         try:
             self._writes.write(_INSERT, (*columns, hash))
         except ConstraintFailed:
@@ -147,14 +155,24 @@ class Ledger:
             if existing is None:
                 raise
             self._repeats = True
+            self._writes.drop_empty()
             return existing
-        self._seq, self._hash, self._timestamp = seq, hash, timestamp
+        self.saved = (seq, hash, timestamp)
         fact = make_fact(f"{self._prefix}{seq}", *columns[:17], new.data, hash)
         for state in self._states.values():
             state.apply(fact)
         if not seq % self._snapshot_facts:
             self.snapshot()
         return fact
+
+    def _look_up(self, new: Draft) -> Fact | None:
+        """The fact that is there already: the key comes before every refusal. Raises ConcurrencyConflict."""
+        existing = self.existing(new)
+        if existing is None:
+            self._repeats = False
+            if new.expected_seq is not None and new.expected_seq != self.head:
+                raise ConcurrencyConflict(self._entity, new.expected_seq, self.head)
+        return existing
 
     # Reading
 
@@ -199,7 +217,7 @@ class Ledger:
 
     def verify_steps(self, chunk: int = 2_000) -> Iterator[Verification]:
         """`verify` in steps of `chunk` facts, for whoever must not hold up the others; the last step is the result."""
-        target, head_hash = self._seq, self._hash
+        target, head_hash, _ = self.saved
         seq, head = 0, chain.genesis(self._tenant, self._namespace, self._name)
         while seq < target:
             rows = self._rows(_RANGE, seq, min(seq + chunk, target))
@@ -239,10 +257,10 @@ class Ledger:
     def snapshot(self) -> None:
         """Write the projections' state, so that the next opening folds only what comes after."""
         for name, state in self._states.items():
-            if self._snapshot_seq.get(name) != self._seq:
+            if self._snapshot_seq.get(name) != self.head:
                 kind = self._types[name]
-                self._writes.write(_PUT_SNAPSHOT, (name, kind.cls.version, self._seq, kind.encode(state)))
-                self._snapshot_seq[name] = self._seq
+                self._writes.write(_PUT_SNAPSHOT, (name, kind.cls.version, self.head, kind.encode(state)))
+                self._snapshot_seq[name] = self.head
 
     def _type(self, name: str) -> ProjectionType:
         try:
@@ -261,12 +279,12 @@ class Ledger:
 
     def _fold(self, name: str, snapshot: Snapshot | None) -> None:
         kind = self._types[name]
-        state, seq = kind.restore(snapshot, self._seq)
+        state, seq = kind.restore(snapshot, self.head)
         self._snapshot_seq[name] = seq
         self.broken.pop(name, None)
         try:
-            if seq < self._seq:
-                rows = self._writes.database.iterate(_RANGE, seq, self._seq)
+            if seq < self.head:
+                rows = self._writes.database.iterate(_RANGE, seq, self.head)
                 kind.fold(state, (fact_of(self._prefix, row) for row in rows))
         except ProjectionError as error:
             self.broken[name] = error
@@ -276,17 +294,10 @@ class Ledger:
             self._states[name] = state
             setattr(self._owner, name, state)
 
-    # Memory: what goes back with the file
-
-    def save(self) -> Saved:
-        """What `restore` needs."""
-        return self._seq, self._hash, self._timestamp
-
-    def restore(self, saved: object) -> None:
-        """Be as at that `save`; projections that took facts in since are folded anew."""
-        before = self._seq
-        self._seq, self._hash, self._timestamp = cast(Saved, saved)
-        if self._seq != before:
+    def restore(self, saved: Saved) -> None:
+        """Be as when the head was this; projections that took facts in since are folded anew."""
+        before, self.saved = self.saved, saved
+        if before != saved:
             self._open_projections()
 
     # Database

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 import typing
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, NoReturn
 
 import msgspec
@@ -116,9 +116,16 @@ def _resolve(annotation: Any, names: dict[str, Any]) -> Any:
     if not isinstance(annotation, str):
         return annotation
     try:
-        return typing.ForwardRef(annotation)._evaluate(names, names, recursive_guard=frozenset())
+        return typing.get_type_hints(_annotated(annotation), names, names)["value"]
     except Exception:  # an annotation of something else, out of reach: `projections` can name it
         return None
+
+
+def _annotated(annotation: str) -> Callable[[], None]:
+    def probe() -> None: ...
+
+    probe.__annotations__ = {"value": annotation}
+    return probe
 
 
 def _refuse(cls: type, name: str, kind: object) -> NoReturn:

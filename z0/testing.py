@@ -21,7 +21,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from z0.actors.clock import EPOCH, Span, seconds
+from z0.actors.clock import EPOCH, Span, SystemClock, seconds
 from z0.actors.gates import pass_once
 from z0.runtime import Runtime
 
@@ -29,6 +29,7 @@ __all__ = ["VirtualClock", "crash", "temporary_runtime"]
 
 _MEMORY = "/dev/shm"
 _QUIET_PASSES = 16  # loop iterations without work after which nothing is left to run
+_REAL = SystemClock()
 _THREAD_SECONDS = 0.0005  # how long a thread is given before we look again
 
 
@@ -100,7 +101,7 @@ class VirtualClock:
             quiet += 1
             if any(busy() for busy in self._watched):
                 quiet = 0
-                await asyncio.sleep(_THREAD_SECONDS)
+                await _REAL.sleep(_THREAD_SECONDS)
 
 
 class _Timer:

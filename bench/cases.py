@@ -1,0 +1,27 @@
+"""The cases by name, in the order in which they run."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from .append_case import append, append_cpu
+from .call_case import call
+from .callers_case import append_64, entities_64
+from .cold_case import cold
+from .fold_case import fold
+from .memory_case import idle_memory
+from .result import Result
+from .settings import Settings
+
+Case = Callable[[Settings], Awaitable[Result]]
+
+CASES: dict[str, Case] = {
+    "append": append,
+    "append-cpu": append_cpu,
+    "append-64": append_64,
+    "entities-64": entities_64,
+    "call": call,
+    "cold": cold,
+    "fold": fold,
+    "idle-memory": idle_memory,
+}

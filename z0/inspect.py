@@ -1,0 +1,305 @@
+"""Looking into a data directory or one actor's file, live or copied, without its owner.
+
+Guarantees: read-only; no lock is taken and the owner is never kept waiting: long reads go page by page, and
+the pages fit together because a ledger only grows. What is shown of one actor is one moment. Errors are
+`Z0Error`s that name the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from z0.actors.catalog import CATALOG_FILE
+from z0.actors.codec import decode
+from z0.actors.database import Reader, open_reader
+from z0.actors.errors import ActorFileError
+from z0.actors.names import DEFAULT_TENANT, Address, file_path
+from z0.ledger.chain import genesis, steps
+from z0.ledger.errors import LedgerCorrupt
+from z0.ledger.fact import COLUMNS, INT64_MAX, Fact, fact_of, id_prefix
+
+PAGE = 1_000
+KEYS_SHOWN = 100
+
+
+class Summary(msgspec.Struct, frozen=True):
+    """One actor as the catalogue knows it: as of its last eviction; times in µs since the epoch, UTC."""
+
+    tenant: str
+    namespace: str
+    name: str
+    path: str
+    size: int | None
+    facts: int | None
+    next_alarm: int | None
+    last_use: int | None
+
+
+class Key(msgspec.Struct, frozen=True):
+    """A key of the key-value storage, and how many bytes its value takes."""
+
+    key: str
+    bytes: int
+
+
+class Alarm(msgspec.Struct, frozen=True):
+    """A pending wake-up; the unnamed one is called ''."""
+
+    name: str
+    due: int
+    scheduled: int
+    retries: int
+    error: str | None
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """A projection's state as it was saved after the fact `seq`; later facts are not in it."""
+
+    projection: str
+    version: int
+    seq: int
+    state: Any
+
+
+class Details(msgspec.Struct, frozen=True, kw_only=True):
+    """One actor at one moment, as its file says; `facts` is None when it keeps no ledger."""
+
+    tenant: str
+    namespace: str
+    name: str
+    path: str
+    schema: int
+    size: int
+    wal_size: int
+    facts: int | None
+    head: str | None
+    first_fact: int | None
+    last_fact: int | None
+    keys: int
+    first_keys: list[Key]
+    tables: dict[str, int]
+    alarms: list[Alarm]
+    snapshots: list[Snapshot]
+
+
+class Checked(msgspec.Struct, frozen=True):
+    """What checking one actor's hash chain found; `problem` is None when every fact is in order."""
+
+    tenant: str
+    namespace: str
+    name: str
+    path: str
+    facts: int
+    head: str | None
+    problem: str | None = None
+
+
+def actors(
+    data: Path,
+    *,
+    tenant: str | None = None,
+    namespace: str | None = None,
+    prefix: str = "",
+    limit: int | None = None,
+) -> list[Summary]:
+    """The actors that the catalogue lists, by tenant, namespace and name."""
+    if not data.is_dir():
+        raise ActorFileError(str(data), "no such data directory")
+    with open_reader(data / CATALOG_FILE) as reader:
+        most = -1 if limit is None else limit
+        rows = reader.rows(_ACTORS, tenant, tenant, namespace, namespace, len(prefix), prefix, most)
+    return [_fresh(data, Summary(*row)) for row in rows]
+
+
+_ACTORS = (
+    "SELECT tenant, namespace, name, path, size, facts, next_alarm, last_use FROM actors"
+    " WHERE (? IS NULL OR tenant = ?) AND (? IS NULL OR namespace = ?) AND substr(name, 1, ?) = ?"
+    " ORDER BY tenant, namespace, name LIMIT ?"
+)
+
+
+def _fresh(data: Path, summary: Summary) -> Summary:
+    """An actor that was never evicted yet has its figures in its file only."""
+    file = data / summary.path
+    if summary.size is not None or not file.is_file():
+        return summary
+    with open_reader(file) as reader:
+        return msgspec.structs.replace(summary, size=file.stat().st_size, facts=_head(reader)[0])
+
+
+def find(path: Path, actor: str | None, tenant: str = DEFAULT_TENANT) -> Path:
+    """The file of an actor: `path` itself, or that of "NAMESPACE/NAME" in the data directory `path`."""
+    if not path.is_dir():
+        return path
+    namespace, _, name = (actor or "").partition("/")
+    if not (namespace and name):
+        raise ActorFileError(str(path), "is a directory; say which actor, as NAMESPACE/NAME")
+    file = path / file_path(tenant, namespace, name)
+    if not file.is_file():
+        raise ActorFileError(str(path), f"has no actor {Address(tenant, namespace, name)}")
+    return file
+
+
+@contextmanager
+def _moment(file: Path) -> Iterator[tuple[Reader, Address, int]]:
+    """One moment of an actor's file, with whose it is and its schema."""
+    with open_reader(file) as reader:
+        reader.rows("BEGIN")
+        meta: dict[str, Any] = {}
+        if reader.has_table("z0_meta"):
+            meta.update(reader.rows("SELECT key, value FROM z0_meta"))
+        try:
+            address = Address(meta["tenant"], meta["namespace"], meta["name"])
+        except KeyError:
+            raise ActorFileError(str(file), "is a SQLite database, but no actor's file") from None
+        yield reader, address, meta.get("schema", 0)
+
+
+def show(file: Path) -> Details:
+    """Everything about one actor but its facts and values."""
+    with _moment(file) as (reader, address, schema):
+        facts, head = _head(reader)
+        wal = file.with_name(f"{file.name}-wal")
+        return Details(
+            **address._asdict(),
+            path=str(file),
+            schema=schema,
+            size=file.stat().st_size,
+            wal_size=wal.stat().st_size if wal.exists() else 0,
+            facts=facts,
+            head=head,
+            first_fact=_timestamp(reader, 1) if facts else None,
+            last_fact=_timestamp(reader, facts) if facts else None,
+            keys=reader.rows("SELECT count(*) FROM z0_kv")[0][0],
+            first_keys=[Key(*row) for row in reader.rows(_KEYS, KEYS_SHOWN)],
+            tables=_tables(reader),
+            alarms=[Alarm(*row) for row in reader.rows(_ALARMS)],
+            snapshots=_snapshots(file, reader),
+        )
+
+
+_KEYS = "SELECT key, length(value) FROM z0_kv ORDER BY key LIMIT ?"
+_ALARMS = "SELECT name, due, scheduled, retries, error FROM z0_alarms ORDER BY due"
+_SNAPSHOTS = "SELECT projection, version, seq, state FROM z0_snapshots ORDER BY projection"
+_USER_TABLES = (
+    "SELECT name FROM sqlite_schema WHERE type = 'table' AND name <> 'facts' COLLATE NOCASE"
+    " AND name NOT LIKE 'z0\\_%' ESCAPE '\\' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY name"
+)
+
+
+def _head(reader: Reader) -> tuple[int | None, str | None]:
+    """How many facts the ledger has, and the last one's hash; (None, None) without a ledger."""
+    if not reader.has_table("facts"):
+        return None, None
+    rows = reader.rows("SELECT seq, hash FROM facts ORDER BY seq DESC LIMIT 1")
+    return (rows[0][0], rows[0][1].hex()) if rows else (0, None)
+
+
+def _timestamp(reader: Reader, seq: int) -> int | None:
+    rows = reader.rows("SELECT timestamp FROM facts WHERE seq = ?", seq)
+    return rows[0][0] if rows else None
+
+
+def _tables(reader: Reader) -> dict[str, int]:
+    """The actor's own tables with their numbers of rows."""
+    names = [name for (name,) in reader.rows(_USER_TABLES)]
+    quoted = {name: name.replace('"', '""') for name in names}
+    return {name: reader.rows(f'SELECT count(*) FROM "{quoted[name]}"')[0][0] for name in names}
+
+
+def _snapshots(file: Path, reader: Reader) -> list[Snapshot]:
+    if not reader.has_table("z0_snapshots"):
+        return []
+    rows = reader.rows(_SNAPSHOTS)
+    try:
+        return [Snapshot(name, version, seq, decode(state)) for name, version, seq, state in rows]
+    except msgspec.MsgspecError as error:
+        raise ActorFileError(str(file), f"a projection's snapshot is damaged ({error})") from None
+
+
+def facts(
+    file: Path, *, types: Sequence[str] = (), after: int = 0, limit: int | None = None, reverse: bool = False
+) -> Iterator[Fact]:
+    """Facts after a seq, of some types or of all, in seq order or from the last one back."""
+    wanted = f" AND type IN ({', '.join('?' * len(types))})" if types else ""
+    sql = f"{_FACTS} WHERE seq > ? AND seq < ?{wanted} ORDER BY seq {'DESC' if reverse else 'ASC'} LIMIT ?"
+    before, left = INT64_MAX, INT64_MAX if limit is None else limit
+    while left > 0:
+        size = min(PAGE, left)
+        with _moment(file) as (reader, address, _):
+            rows = reader.rows(sql, after, before, *types, size) if reader.has_table("facts") else []
+        yield from (_fact(file, address, row) for row in rows)
+        if len(rows) < size:
+            return
+        left -= size
+        after, before = (after, rows[-1][0]) if reverse else (rows[-1][0], before)
+
+
+_FACTS = f"SELECT {', '.join(COLUMNS)} FROM facts"
+
+
+def _fact(file: Path, address: Address, row: tuple[Any, ...]) -> Fact:
+    try:
+        return fact_of(id_prefix(address.namespace, address.name), row)
+    except msgspec.MsgspecError as error:
+        raise ActorFileError(str(file), f"the data of fact {row[0]} is damaged ({error})") from None
+
+
+def plain(fact: Fact) -> dict[str, Any]:
+    """The fact's fields under their names, the hash in hexadecimal."""
+    return {"id": fact.id, **{name: getattr(fact, name) for name in COLUMNS}, "hash": fact.hash.hex()}
+
+
+def check(file: Path) -> Checked:
+    """Verify the hash chain of one actor's ledger. Raises ActorFileError when it is no actor's file."""
+    with _moment(file) as (_, address, _):
+        pass
+    try:
+        facts, head = _walk(file, address)
+    except (LedgerCorrupt, ActorFileError):
+        # The owner may have opened the file while we read it as one that nobody has open: look again.
+        try:
+            facts, head = _walk(file, address)
+        except LedgerCorrupt as error:
+            return Checked(*address, str(file), error.seq - 1, None, str(error))
+        except ActorFileError as error:
+            return Checked(*address, str(file), 0, None, str(error))
+    return Checked(*address, str(file), facts, head.hex())
+
+
+def _walk(file: Path, address: Address) -> tuple[int, bytes]:
+    """Follow the chain from its genesis to the head."""
+    seq, head = 0, genesis(*address)
+    while True:
+        with _moment(file) as (reader, *_):
+            sql = f"{_FACTS} WHERE seq > ? ORDER BY seq LIMIT ?"
+            rows = reader.rows(sql, seq, PAGE) if reader.has_table("facts") else []
+        for seq, head in steps(rows, head, str(address), seq):  # noqa: B007, B020 (where the last step leads)
+            pass
+        if len(rows) < PAGE:
+            return seq, head
+
+
+def check_all(data: Path, tenant: str | None = None) -> Iterator[Checked]:
+    """Verify every actor of a data directory, by its files and by what the catalogue remembers of them."""
+    known = {data / actor.path: actor for actor in actors(data, tenant=tenant)}
+    folder = "*" if tenant is None else file_path(tenant, "-", "-").parts[0]
+    for file in sorted(known.keys() | set(data.glob(f"{folder}/*/*.sqlite"))):
+        actor = known.get(file)
+        remembered = (actor and actor.facts) or 0
+        try:
+            checked = check(file)
+        except ActorFileError as error:
+            if actor is None or remembered or file.exists():
+                folder, namespace, name = file.relative_to(data).parts
+                yield Checked(folder, namespace, name, str(file), 0, None, str(error))
+            continue
+        if checked.facts < remembered and checked.problem is None:
+            problem = f"{file}: ends at fact {checked.facts}, but the catalogue remembers {remembered}"
+            checked = msgspec.structs.replace(checked, problem=problem)
+        yield checked
