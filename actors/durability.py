@@ -30,6 +30,8 @@ class Durability(Protocol):
     name: Mode
     sync: bool
     """Whether COMMIT itself syncs."""
+    quick: bool
+    """Whether a commit may hold up the event loop."""
 
     def commit(self, host: Host, turn: Turn, dirty: int) -> None:
         """Commit the host's turn and tell the host, now or later. `dirty`: actors with an open turn."""
@@ -48,20 +50,18 @@ class FileSync:
         """A policy that has seen no commit yet."""
         self._inline_ns = limits.inline_sync_seconds * 1e9
         self.smoothed_ns = self._inline_ns / 2
+        self.quick = self._inline_ns > 0
 
     def commit(self, host: Host, turn: Turn, dirty: int) -> None:
         """Commit on the loop when that is cheaper for everybody, else in a thread."""
-        if dirty == 1 and self.smoothed_ns < self._inline_ns:
+        if dirty == 1 and self.quick:
             started = perf_ns()
             failure: Exception | None = None
             try:
                 host.database.execute("COMMIT")
             except RawError as caught:
                 failure = caught
-            took = perf_ns() - started
-            smoothed = self.smoothed_ns
-            # an outlier counts no more than twice the usual: the machine's hiccups say nothing of the device
-            self.smoothed_ns += ((took if took < 2 * smoothed else 2 * smoothed) - smoothed) * _SMOOTHING
+            self._learn(perf_ns() - started)
             host.committed(turn, failure)
         else:
             host.parking.commit(turn, partial(self._timed_commit, host.database, dirty == 1))
@@ -73,8 +73,14 @@ class FileSync:
         started = perf_ns()
         database.commit()
         if alone:  # beside others a commit is slow for reasons that say nothing of the device
-            took = min(perf_ns() - started, 2 * self.smoothed_ns)
-            self.smoothed_ns += (took - self.smoothed_ns) * _SMOOTHING
+            self._learn(perf_ns() - started)
+
+    def _learn(self, ns: int) -> None:
+        smoothed = self.smoothed_ns
+        # an outlier counts no more than twice the usual: the machine's hiccups say nothing of the device
+        smoothed += (min(ns, 2 * smoothed) - smoothed) * _SMOOTHING
+        self.smoothed_ns = smoothed
+        self.quick = smoothed < self._inline_ns
 
 
 class Relaxed:
@@ -82,6 +88,7 @@ class Relaxed:
 
     name: Mode = "relaxed"
     sync = False
+    quick = True
 
     def commit(self, host: Host, turn: Turn, dirty: int) -> None:
         """Commit on the loop, and have the file synced soon."""

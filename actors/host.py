@@ -45,8 +45,8 @@ class Host:
     """One live actor: its object, its file, its gates and its mailbox."""
 
     __slots__ = (
-        "actor", "address", "closed", "database", "gate", "kind", "led", "mailbox", "node", "parking", "ready",
-        "reason", "running", "running_keys", "slot", "state", "storage", "tasks", "turn", "used", "writes",
+        "actor", "address", "caller", "closed", "database", "gate", "kind", "led", "mailbox", "node", "parking", "ready",
+        "reason", "running", "running_keys", "slot", "state", "storage", "streak", "tasks", "turn", "used", "writes",
     )  # fmt: skip
 
     def __init__(self, node: Node, kind: Kind, address: Address) -> None:
@@ -59,6 +59,8 @@ class Host:
         self.running = False  # a segment is running now
         self.led = False  # ... and its caller will end the turn
         self.turn: Turn | None = None  # not durable yet
+        self.caller = 0  # the task that was alone in the last turn
+        self.streak = 0  # ... and has ended this many turns since without letting others run
         self.gate = InputGate()
         self.parking = Parking(self)
         self.mailbox = Mailbox(address, node.limits, node.load)
@@ -133,7 +135,6 @@ class Host:
         self.ready = self.state is State.OPEN and self.gate.free and not self.mailbox and not self.node.draining
 
     def _run_queued(self, message: Message) -> None:
-        self.led = False
         value: object = None
         error: Exception | None = None
         try:
@@ -171,10 +172,17 @@ class Host:
 
     # Segments
 
-    def run(self, handler: Handler, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Run a handler that cannot wait, as one segment. Raises what it raises, with its writes undone."""
+    def run(
+        self, handler: Handler, args: tuple[Any, ...], kwargs: dict[str, Any], led: bool = False, lone: bool = False
+    ) -> Any:
+        """Run a handler that cannot wait, as one segment. Raises what it raises, with its writes undone.
+
+        `led`: the caller ends the turn that it may begin; `lone`: at once, so it may commit by itself.
+        """
         writes = self.writes
         writes.segment += 1
+        writes.lone = lone
+        self.led = led
         self.running = True
         try:
             if handler.direct is not None:
@@ -202,7 +210,8 @@ class Host:
         if self.mailbox and self.mailbox[0] is message:
             self.mailbox.popleft()
         self.writes.segment += 1
-        self.running, self.led = True, False
+        self.writes.lone = self.led = False
+        self.running = True
 
     def leave(self) -> None:
         """End a segment at a suspension, keeping its writes. Raises what makes that impossible."""
@@ -271,7 +280,7 @@ class Host:
             self.turn = None
         if failure is not None:
             turn.settle(CommitUnknown(str(self.address), str(failure)))
-            self.reset(f"COMMIT failed: {failure}")
+            self.commit_failed(failure)
             return
         if turn.replies is None and turn.settling is None:
             turn.done = True
@@ -281,6 +290,17 @@ class Host:
             self.parking.checkpoint()
         elif node.attentive:
             node.rested(self)
+
+    def ended_alone(self) -> None:
+        """A lone caller's message has ended, with its one write (if it wrote) committed by itself."""
+        self.streak += 1
+        if self.database.wal_pages >= self.node.checkpoint_pages and not self.dead:
+            self.parking.checkpoint()
+
+    def commit_failed(self, failure: BaseException) -> CommitUnknown:
+        """Fail-stop after an error out of COMMIT: what it was to store may be there or not."""
+        self.reset(f"COMMIT failed: {failure}")
+        return CommitUnknown(str(self.address), str(failure))
 
     def resume(self) -> None:
         """Go on after a thread has given the file back."""

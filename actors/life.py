@@ -36,7 +36,6 @@ def open_now(host: Host) -> bool:
     try:
         _attach(host, path)
         if kind.start is not None:
-            host.led = False
             host.run(kind.start, (), {})
     except BaseException as error:
         fail_opening(host, error)

@@ -54,6 +54,7 @@ class Writes:
         "database",
         "depth",
         "log",
+        "lone",
         "loose",
         "memory",
         "opaque",
@@ -68,6 +69,7 @@ class Writes:
         self.memory: Memory = NoMemory()
         self.log: list[tuple[str, Sequence[Value]]] = []
         self.active = False  # a transaction is open
+        self.lone = False  # the segment's turn will be ended with it
         self.segment = 0
         self._wrote = -1  # the last segment that wrote
         self._mark = 0  # where its rows begin in the log
@@ -87,6 +89,27 @@ class Writes:
         except RawError as error:
             raise self._explain(error) from error
         self.log.append((sql, bindings))
+
+    @property
+    def alone(self) -> bool:
+        """Whether the next write may be a transaction by itself: nobody else can join it, so its commit is the turn's."""
+        node = self._host.node
+        return self.lone and not node.dirty and node.durability.quick and self._wrote != self.segment
+
+    def write_alone(self, sql: str, bindings: Sequence[Value]) -> None:
+        """Run one statement of ours as a turn of its own, committed on return; only when `alone`, and the last write.
+
+        Raises as `write`, and CommitUnknown.
+        """
+        try:
+            self.database.execute(sql, bindings)
+        except RawError as error:
+            explained = explain(error)
+            if isinstance(explained, DatabaseFailure):
+                raise self._host.commit_failed(explained) from error
+            raise explained from error
+        if not self._host.node.durability.sync:
+            self._host.parking.sync_soon()
 
     def _explain(self, error: Exception) -> Exception:
         """The error as callers know it, after stopping the actor if its storage failed."""

@@ -13,7 +13,7 @@ from .errors import LedgerCorrupt
 FORMAT = 1
 """Version of the chain's format; part of the genesis hash."""
 
-_encode = msgspec.msgpack.Encoder().encode
+encode = msgspec.msgpack.Encoder().encode
 
 
 class Verification(msgspec.Struct, frozen=True):
@@ -26,12 +26,12 @@ class Verification(msgspec.Struct, frozen=True):
 
 def genesis(tenant: str, namespace: str, name: str) -> bytes:
     """What stands before the first fact: so a ledger cannot pass for another entity's."""
-    return blake2b(_encode((FORMAT, tenant, namespace, name)), digest_size=32).digest()
+    return blake2b(encode((FORMAT, tenant, namespace, name)), digest_size=32).digest()
 
 
 def link(previous: bytes, columns: tuple[Any, ...]) -> bytes:
     """The hash of a fact: of the predecessor's hash and the msgpack array of the stored columns but `hash`."""
-    return blake2b(previous + _encode(columns), digest_size=32).digest()
+    return blake2b(previous + encode(columns), digest_size=32).digest()
 
 
 def verify(rows: Iterable[tuple[Any, ...]], start: bytes, entity: str = "ledger") -> Verification:
@@ -49,7 +49,7 @@ def steps(rows: Iterable[tuple[Any, ...]], head: bytes, entity: str, seq: int = 
         if row[0] != seq:
             raise LedgerCorrupt(entity, seq, f"is missing (the next one is {row[0]})")
         try:
-            head = blake2b(head + _encode(row[:-1]), digest_size=32).digest()
+            head = blake2b(head + encode(row[:-1]), digest_size=32).digest()
         except UnicodeEncodeError as error:
             raise LedgerCorrupt(entity, seq, f"holds text that is not UTF-8 ({error})") from None
         if head != row[-1]:
