@@ -23,6 +23,7 @@ from .names import Address, file_path
 
 CATALOG_FILE = "catalog.sqlite"
 CATALOG_VERSION = 1
+_WAL_PAGES = 1_000
 _SCHEMA = (
     "CREATE TABLE z0_meta(key TEXT PRIMARY KEY, value) WITHOUT ROWID",
     # next_alarm and last_use in microseconds since the epoch
@@ -169,7 +170,8 @@ class Catalog:
             for sql, bindings, _done in batch:
                 self._database.write(sql, bindings)
             self._database.commit()
-            if self._database.wal_pages > 1_000:
+            self._database.unmeasured += len(batch)
+            if self._database.unmeasured >= self._database.measure_at and self._database.checkpoint_due(_WAL_PAGES):
                 self._database.checkpoint()
         except (DatabaseFailure, Z0Error) as caught:
             failure = caught

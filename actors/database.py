@@ -23,6 +23,8 @@ APSW_VERSION = apsw.apsw_version()
 
 _WAL_RESET_BUG_FIXED = (3, 51, 3)
 _BUSY_MS = 1_000  # only foreign shells can make us wait: z0 has one connection per file
+_PAGES_PER_ROW = 5  # a row with its index entries rarely changes more
+_MEASURE_FIRST, _MEASURE_LEAST = 64, 8  # rows
 _STATEMENT_ERRORS = (
     apsw.SQLError,
     apsw.AuthError,
@@ -85,12 +87,20 @@ class UserCursor:
 class Database:
     """One connection in WAL mode, used by one thread at a time. Not safe after a fork."""
 
-    __slots__ = ("_connection", "_cursor", "_guarded", "_refused", "_user", "execute", "path", "wal_pages")
+    __slots__ = (
+        "_connection", "_cursor", "_guarded", "_refused", "_user", "execute", "measure_at", "path", "unmeasured",
+        "wal_pages",
+    )  # fmt: skip
 
     def __init__(self, path: Path, *, vfs: str | None, sync: bool) -> None:
         """Open an existing file. `sync`: whether a COMMIT returns only when it is on the device."""
         self.path = path
         self.wal_pages = 0
+        """Pages in the WAL that a checkpoint would copy, when they were last counted."""
+        self.unmeasured = 0
+        """Rows written since; whoever commits adds to it."""
+        self.measure_at = _MEASURE_FIRST
+        """How many of those make it worth counting again."""
         self._guarded = self._user = False
         self._refused: str | None = None
         try:
@@ -111,12 +121,8 @@ class Database:
         connection.set_busy_timeout(_BUSY_MS)
         for option, value in _CONFIG:
             connection.config(option, value)
-        connection.set_wal_hook(self._on_commit)  # replaces the automatic checkpoint: never on the hot path
+        connection.wal_autocheckpoint(0)  # the owner checkpoints: never on the hot path
         connection.execute(f"PRAGMA synchronous={'FULL' if sync else 'NORMAL'}")
-
-    def _on_commit(self, _connection: apsw.Connection, _name: str, pages: int) -> int:
-        self.wal_pages = pages
-        return apsw.SQLITE_OK
 
     # Transactions
 
@@ -251,6 +257,22 @@ class Database:
 
     # The file
 
+    def checkpoint_due(self, pages_max: int) -> bool:
+        """Count the WAL's pages, and say whether they are `pages_max` or more. Ask at `measure_at` rows only."""
+        try:
+            pages, copied = self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
+        except apsw.Error as error:
+            raise DatabaseFailure(f"checkpoint: {error}") from error
+        self.wal_pages = 0 if pages == copied else pages
+        self.unmeasured = 0
+        self.measure_at = max(_MEASURE_LEAST, (pages_max - self.wal_pages) // _PAGES_PER_ROW)
+        return self.wal_pages >= pages_max
+
+    @property
+    def has_wal(self) -> bool:
+        """Whether a checkpoint would have something to copy."""
+        return bool(self.wal_pages or self.unmeasured)
+
     def checkpoint(self, *, wait: bool = False) -> None:
         """Copy the WAL into the database so that the WAL is reused; `wait`: also for readers, truncating it."""
         mode = apsw.SQLITE_CHECKPOINT_TRUNCATE if wait else apsw.SQLITE_CHECKPOINT_PASSIVE
@@ -261,8 +283,9 @@ class Database:
             return
         except apsw.Error as error:
             raise DatabaseFailure(f"checkpoint: {error}") from error
-        if pages == copied:
-            self.wal_pages = 0
+        self.unmeasured = 0
+        self.wal_pages = 0 if pages == copied else pages
+        self.measure_at = _MEASURE_FIRST
 
     def relax(self) -> None:
         """From here on a COMMIT need not wait for the device (for what can be rebuilt)."""
@@ -286,7 +309,6 @@ class Database:
     def abandon(self) -> None:
         """Close without a checkpoint, whatever the state: what was committed stays in the WAL."""
         try:
-            self._connection.set_wal_hook(None)
             self._connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
             self._connection.close(True)
         except apsw.Error:  # the file is given up; what it holds is read again from the disk

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("z0.actors")
 
+_OPAQUE_ROWS = 100  # what SQL of users is taken to have written, until it is measured
+
 
 class State(enum.Enum):
     """Where a host is in its life; it never goes back."""
@@ -45,8 +47,9 @@ class Host:
     """One live actor: its object, its file, its gates and its mailbox."""
 
     __slots__ = (
-        "actor", "address", "caller", "closed", "database", "gate", "kind", "led", "mailbox", "node", "parking", "ready",
-        "reason", "running", "running_keys", "slot", "state", "storage", "streak", "tasks", "turn", "used", "writes",
+        "actor", "address", "caller", "closed", "database", "gate", "kind", "led", "mailbox", "node", "parking",
+        "ready", "reason", "running", "running_keys", "slot", "state", "storage", "streak", "tasks",
+        "turn", "used", "writes",
     )  # fmt: skip
 
     def __init__(self, node: Node, kind: Kind, address: Address) -> None:
@@ -268,6 +271,7 @@ class Host:
         turn = self.turn
         if turn is not None and not self.gate.parked:
             writes = self.writes
+            self.database.unmeasured += len(writes.log) + _OPAQUE_ROWS if writes.opaque else len(writes.log)
             writes.active = writes.opaque = False
             writes.log = []
             self.node.durability.commit(self, turn, self.node.dirty)
@@ -286,16 +290,16 @@ class Host:
             turn.done = True
         else:
             turn.settle(None)
-        if self.database.wal_pages >= node.checkpoint_pages:
-            self.parking.checkpoint()
-        elif node.attentive:
+        if self.database.unmeasured >= self.database.measure_at:
+            self.parking.checkpoint_if_due()
+        if node.attentive:
             node.rested(self)
 
     def ended_alone(self) -> None:
         """A lone caller's message has ended, with its one write (if it wrote) committed by itself."""
         self.streak += 1
-        if self.database.wal_pages >= self.node.checkpoint_pages and not self.dead:
-            self.parking.checkpoint()
+        if self.database.unmeasured >= self.database.measure_at:
+            self.parking.checkpoint_if_due()
 
     def commit_failed(self, failure: BaseException) -> CommitUnknown:
         """Fail-stop after an error out of COMMIT: what it was to store may be there or not."""

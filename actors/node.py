@@ -92,7 +92,6 @@ class Node:
         self.suspect: set[Address] = set()  # storage failed: a full checkpoint must succeed before the next message
         self.dirty = 0  # actors with a turn that is not durable
         self.load = Load()
-        self.checkpoint_pages = limits.checkpoint_pages
         self.tick = 0
         self.draining = False
         self.attentive = False  # somebody waits for an actor to rest
@@ -241,7 +240,7 @@ class Node:
 
         def abandon() -> None:
             if busy is not None:
-                busy.exception()
+                busy.wait()
             host.database.abandon()
 
         self.threads.run(abandon, lambda _result, _error: self.left(host))
@@ -299,7 +298,7 @@ class Node:
                 continue
             if idle > _TICKS_PER_IDLE:
                 self.evict(host, "idle")
-            elif host.database.wal_pages:
+            elif host.database.has_wal:
                 host.parking.checkpoint()
 
     # The end

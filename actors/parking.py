@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .clock import Timer
-from .database import Database
+from .database import Database, DatabaseFailure
 from .gates import Turn
+from .threads import Work
 
 if TYPE_CHECKING:
     from .host import Host
@@ -30,14 +30,14 @@ class Gone:
 class Taken:
     """Stands where the database is while a thread has it: whoever is not gated waits for the thread."""
 
-    def __init__(self, database: Database, work: Future[None]) -> None:
+    def __init__(self, database: Database, work: Work) -> None:
         """`work` is what the thread does."""
         self._database = database
         self._work = work
 
     def __getattr__(self, name: str) -> Any:
         """Wait, then go on."""
-        self._work.exception()
+        self._work.wait()
         return getattr(self._database, name)
 
 
@@ -50,7 +50,7 @@ class Parking:
         """Nothing is under way."""
         self._host = host
         self._sync_timer: Timer | None = None
-        self.thread: Future[None] | None = None
+        self.thread: Work | None = None
         """What has the file now."""
         self.committing: Turn | None = None
         """The turn that it commits."""
@@ -82,6 +82,19 @@ class Parking:
             self._host.committed(turn, failure)
 
         self.run(work, done)
+
+    def checkpoint_if_due(self) -> None:
+        """Count the WAL's pages, and checkpoint when there are too many."""
+        host = self._host
+        if host.dead or host.gate.parked:
+            return
+        try:
+            due = host.database.checkpoint_due(host.node.limits.checkpoint_pages)
+        except DatabaseFailure as failure:
+            host.storage_failed(failure)
+        else:
+            if due:
+                self.checkpoint()
 
     def checkpoint(self) -> None:
         """Let a thread copy the WAL into the database, so that the WAL is reused instead of growing."""

@@ -3,30 +3,79 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor
+from queue import SimpleQueue
 from typing import Any
 
 Done = Callable[[Any, BaseException | None], None]
 
 
+class Work:
+    """Something that a thread does."""
+
+    __slots__ = ("_done", "_finished", "_work", "error", "result")
+
+    def __init__(self, work: Callable[[], Any], done: Done) -> None:
+        """`done(result, error)` is called on the loop."""
+        self._work = work
+        self._done = done
+        self._finished = threading.Lock()
+        self._finished.acquire()
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        """Do it (in the thread)."""
+        try:
+            self.result = self._work()
+        except BaseException as caught:  # it belongs to whoever asked: handed to `done`
+            self.error = caught
+        self._finished.release()
+
+    def wait(self) -> None:
+        """Block until the thread has done it."""
+        with self._finished:
+            pass
+
+    def deliver(self) -> None:
+        """Tell whoever asked (on the loop)."""
+        self._done(self.result, self.error)
+
+
 class Threads:
-    """Runs functions in threads and hands their outcomes back on the loop, many per wake-up."""
+    """Runs functions in threads and hands their outcomes back on the loop, many per wake-up.
+
+    A plain queue instead of an executor of the standard library: handing work over costs a tenth, which counts
+    when it is one commit.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, count: int, executor: Executor | None = None) -> None:
-        """`executor`: where to run instead of `count` threads of our own (tests, simulation)."""
+        """At most `count` daemon threads, started when needed. `executor`: where to run instead (simulation)."""
         self._loop = loop
-        self._own = executor is None
-        self._executor = executor or ThreadPoolExecutor(count, thread_name_prefix="z0")
-        self._finished: deque[tuple[Done, Any, BaseException | None]] = deque()
+        self._count = count
+        self._executor = executor
+        self._queue: SimpleQueue[Work | None] = SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._finished: deque[Work] = deque()
         self._woken = False
         self.in_flight = 0
 
-    def run(self, work: Callable[[], Any], done: Done) -> Future[None]:
+    def run(self, work: Callable[[], Any], done: Done) -> Work:
         """Run `work` in a thread, then `done(result, error)` on the loop."""
+        item = Work(work, done)
         self.in_flight += 1
-        return self._executor.submit(self._work, work, done)
+        if self._executor is not None:
+            self._executor.submit(self._perform, item)
+            return item
+        self._queue.put(item)
+        if self.in_flight > len(self._threads) < self._count:
+            thread = threading.Thread(target=self._serve, name=f"z0-{len(self._threads)}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+        return item
 
     def call(self, work: Callable[[], Any]) -> asyncio.Future[Any]:
         """Run `work` in a thread; its result or error as a future of the loop."""
@@ -44,18 +93,19 @@ class Threads:
         return future
 
     def close(self) -> None:
-        """Take no more work."""
-        if self._own:
-            self._executor.shutdown(wait=False)
+        """End the threads when they have done what was asked."""
+        for _ in self._threads:
+            self._queue.put(None)
+        for thread in self._threads:
+            thread.join()
 
-    def _work(self, work: Callable[[], Any], done: Done) -> None:
-        result: Any = None
-        error: BaseException | None = None
-        try:
-            result = work()
-        except BaseException as caught:  # it belongs to whoever asked: handed to `done`
-            error = caught
-        self._finished.append((done, result, error))
+    def _serve(self) -> None:
+        while (item := self._queue.get()) is not None:
+            self._perform(item)
+
+    def _perform(self, item: Work) -> None:
+        item.run()
+        self._finished.append(item)
         if not self._woken:
             self._woken = True
             try:
@@ -66,6 +116,5 @@ class Threads:
     def _drain(self) -> None:
         self._woken = False
         while self._finished:
-            done, result, error = self._finished.popleft()
             self.in_flight -= 1
-            done(result, error)
+            self._finished.popleft().deliver()

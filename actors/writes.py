@@ -92,7 +92,7 @@ class Writes:
 
     @property
     def alone(self) -> bool:
-        """Whether the next write may be a transaction by itself: nobody else can join it, so its commit is the turn's."""
+        """Whether the next write may be a transaction by itself, because nobody else can join the turn."""
         node = self._host.node
         return self.lone and not node.dirty and node.durability.quick and self._wrote != self.segment
 
@@ -108,6 +108,7 @@ class Writes:
             if isinstance(explained, DatabaseFailure):
                 raise self._host.commit_failed(explained) from error
             raise explained from error
+        self.database.unmeasured += 1
         if not self._host.node.durability.sync:
             self._host.parking.sync_soon()
 
