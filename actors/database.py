@@ -21,7 +21,6 @@ Value = str | int | float | bytes | None
 SQLITE_VERSION = apsw.sqlite_lib_version()
 APSW_VERSION = apsw.apsw_version()
 
-_WAL_RESET_BUG_FIXED = (3, 51, 3)
 _BUSY_MS = 1_000  # only foreign shells can make us wait: z0 has one connection per file
 _PAGES_PER_ROW = 5  # a row with its index entries rarely changes more
 _MEASURE_FIRST, _MEASURE_LEAST = 64, 8  # rows
@@ -398,10 +397,3 @@ class Reader:
 def open_reader(path: Path) -> Reader:
     """A read-only connection to an actor's file or a catalogue, live or copied. Raises ActorFileError."""
     return Reader(path)
-
-
-def check_sqlite() -> None:
-    """Refuse a SQLite whose WAL can lose commits. Raises RuntimeError."""
-    version = tuple(int(part) for part in SQLITE_VERSION.split("."))
-    if version < _WAL_RESET_BUG_FIXED:
-        raise RuntimeError(f"SQLite {SQLITE_VERSION} has the WAL-reset bug; install apsw >= 3.54")

@@ -17,7 +17,7 @@ from . import life
 from .actor import Actor
 from .catalog import ActorInfo, Catalog
 from .clock import Clock, Timer
-from .database import Template, Value, check_sqlite
+from .database import SQLITE_VERSION, Template, Value
 from .durability import Mode, durability_of
 from .errors import NamespaceConflict, RuntimeClosed
 from .files import make_folder
@@ -33,6 +33,7 @@ from .threads import Threads
 
 A = TypeVar("A", bound=Actor)
 
+_WAL_RESET_BUG_FIXED = (3, 51, 3)
 _CLOSING_MAX = 8  # idle actors that are closed at once: each costs syncs, which commits need too
 _TICKS_PER_IDLE = 10  # how finely the time since an actor's last use is known
 
@@ -57,6 +58,12 @@ class Kind:
         return self._template.image(meta)
 
 
+def _check_sqlite() -> None:
+    """Refuse a SQLite whose WAL can lose commits. Raises RuntimeError."""
+    if tuple(map(int, SQLITE_VERSION.split("."))) < _WAL_RESET_BUG_FIXED:
+        raise RuntimeError(f"SQLite {SQLITE_VERSION} has the WAL-reset bug; install apsw >= 3.54")
+
+
 def _hook(cls: type[Actor], name: str) -> Handler | None:
     function = getattr(cls, name)
     return None if function is getattr(Actor, name) else Handler(name, function, can_suspend(function))
@@ -77,7 +84,7 @@ class Node:
         executor: Executor | None = None,
     ) -> None:
         """Nothing is opened yet. `vfs` and `executor`: where SQLite runs (simulation, fault injection)."""
-        check_sqlite()
+        _check_sqlite()
         self.path = path
         self.clock = clock
         self.env = env
