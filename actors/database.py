@@ -189,16 +189,6 @@ class Database:
         rows = self.rows(sql, *bindings)
         return rows[0] if rows else None
 
-    def iterate(self, sql: str, *bindings: Value) -> Iterator[Row]:
-        """The rows of one statement of ours, one by one, on a cursor of its own."""
-        cursor = self._connection.cursor()
-        try:
-            yield from cursor.execute(sql, bindings)
-        except apsw.Error as error:
-            raise explain(error) from error
-        finally:
-            cursor.close(True)
-
     # Statements of users
 
     def user_cursor(self, sql: str, bindings: Sequence[Value], on_write: Callable[[], None]) -> UserCursor:

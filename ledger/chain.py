@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from hashlib import blake2b
 from typing import Any
 
@@ -36,14 +36,11 @@ def link(previous: bytes, columns: tuple[Any, ...]) -> bytes:
 
 def verify(rows: Iterable[tuple[Any, ...]], start: bytes, entity: str = "ledger") -> Verification:
     """Check rows of `facts`, all columns, in order, from the first. Raises LedgerCorrupt with the first bad seq."""
-    end = (0, start)
-    for step in steps(rows, start, entity):
-        end = step
-    return Verification(*end)
+    return Verification(*follow(rows, start, entity))
 
 
-def steps(rows: Iterable[tuple[Any, ...]], head: bytes, entity: str, seq: int = 0) -> Iterator[tuple[int, bytes]]:
-    """Check rows that follow fact `seq` with hash `head`, and give seq and hash after each."""
+def follow(rows: Iterable[tuple[Any, ...]], head: bytes, entity: str, seq: int = 0) -> tuple[int, bytes]:
+    """Check rows that come after fact `seq` with hash `head`; seq and hash of the last. Raises LedgerCorrupt."""
     for row in rows:
         seq += 1
         if row[0] != seq:
@@ -54,4 +51,4 @@ def steps(rows: Iterable[tuple[Any, ...]], head: bytes, entity: str, seq: int = 
             raise LedgerCorrupt(entity, seq, f"holds text that is not UTF-8 ({error})") from None
         if head != row[-1]:
             raise LedgerCorrupt(entity, seq, "does not match its hash")
-        yield seq, head
+    return seq, head

@@ -7,6 +7,7 @@ costs no look-up (unless the one before was a repeat: a caller that repeats one 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from hashlib import blake2b
 from typing import Any, Unpack, cast
 
@@ -46,6 +47,7 @@ _RANGE = f"{_ALL} WHERE seq > ? AND seq <= ? ORDER BY seq"
 _HEAD = "SELECT seq, hash, timestamp FROM facts ORDER BY seq DESC LIMIT 1"
 _SNAPSHOTS = "SELECT projection, version, seq, state FROM z0_snapshots"
 _PUT_SNAPSHOT = "INSERT OR REPLACE INTO z0_snapshots VALUES(?, ?, ?, ?)"
+_CHUNK = 2_000  # facts that are read at once when many are
 
 Saved = tuple[int, bytes, int]
 
@@ -201,7 +203,7 @@ class Ledger:
     def query(self, **query_: Unpack[Query]) -> list[Fact]:
         """The facts that pass all filters, in order of seq. Raises InvalidQuery."""
         sql, bindings = query.select(cast(dict[str, Any], query_))
-        return [fact_of(self._prefix, row) for row in self._rows(sql, *bindings)]
+        return list(self._facts(sql, *bindings))
 
     def get(self, seq_or_id: int | str) -> Fact | None:
         """The fact of that seq or id, or None."""
@@ -237,15 +239,13 @@ class Ledger:
         *_, result = self.verify_steps()
         return result
 
-    def verify_steps(self, chunk: int = 2_000) -> Iterator[Verification]:
-        """`verify` in steps of `chunk` facts, for whoever must not hold up the others; the last step is the result."""
+    def verify_steps(self) -> Iterator[Verification]:
+        """`verify` a chunk at a time, for whoever must not hold up the others; the last step is the result."""
         target, head_hash, _ = self.saved
         seq, head = 0, chain.genesis(self._tenant, self._namespace, self._name)
         while seq < target:
-            rows = self._rows(_RANGE, seq, min(seq + chunk, target))
-            end = seq + max(len(rows), 1)
-            if rows:
-                *_, (seq, head) = chain.steps(rows, head, self._entity, seq)
+            end = min(seq + _CHUNK, target)
+            seq, head = chain.follow(self._rows(_RANGE, seq, end), head, self._entity, seq)
             if seq != end:
                 raise LedgerCorrupt(self._entity, seq + 1, "is missing")
             yield Verification(seq, head)
@@ -267,9 +267,8 @@ class Ledger:
         past: dict[str, Any] = {}
         if time is not None:
             past["until"] = query.microseconds(time, "time") + 1
-        sql, bindings = query.select(past)
-        rows = self._rows(sql, *bindings) if seq is None else self._rows(_RANGE, 0, seq)
-        return kind.fold(kind.cls(), (fact_of(self._prefix, row) for row in rows))
+        sql, bindings = query.select(past) if seq is None else (_RANGE, (0, seq))
+        return kind.fold(kind.cls(), self._facts(sql, *bindings))
 
     def rebuild(self, name: str | None = None) -> None:
         """Fold one projection, or all, anew from the first fact. A failing one raises ProjectionError when read."""
@@ -305,9 +304,8 @@ class Ledger:
         self._snapshot_seq[name] = seq
         self.broken.pop(name, None)
         try:
-            if seq < self.head:
-                rows = self._writes.database.iterate(_RANGE, seq, self.head)
-                kind.fold(state, (fact_of(self._prefix, row) for row in rows))
+            for start in range(seq, self.head, _CHUNK):
+                kind.fold(state, self._facts(_RANGE, start, min(start + _CHUNK, self.head)))
         except ProjectionError as error:
             self.broken[name] = error
             self._states.pop(name, None)
@@ -323,6 +321,9 @@ class Ledger:
             self._open_projections()
 
     # Database
+
+    def _facts(self, sql: str, *bindings: Any) -> Iterator[Fact]:
+        return map(partial(fact_of, self._prefix), self._rows(sql, *bindings))
 
     def _rows(self, sql: str, *bindings: Any) -> list[Row]:
         return self._writes.rows(sql, *bindings)

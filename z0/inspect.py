@@ -19,7 +19,7 @@ from z0.actors.codec import decode
 from z0.actors.database import Reader, open_reader
 from z0.actors.errors import ActorFileError
 from z0.actors.names import DEFAULT_TENANT, Address, file_path
-from z0.ledger.chain import genesis, steps
+from z0.ledger.chain import follow, genesis
 from z0.ledger.errors import LedgerCorrupt
 from z0.ledger.fact import COLUMNS, INT64_MAX, Fact, fact_of, id_prefix
 
@@ -279,8 +279,7 @@ def _walk(file: Path, address: Address) -> tuple[int, bytes]:
         with _moment(file) as (reader, *_):
             sql = f"{_FACTS} WHERE seq > ? ORDER BY seq LIMIT ?"
             rows = reader.rows(sql, seq, PAGE) if reader.has_table("facts") else []
-        for seq, head in steps(rows, head, str(address), seq):  # noqa: B007, B020 (where the last step leads)
-            pass
+        seq, head = follow(rows, head, str(address), seq)
         if len(rows) < PAGE:
             return seq, head
 
