@@ -111,6 +111,11 @@ def _copy_named_tuple(value: Any) -> Any:
     return value if all(new is old for new, old in zip(items, value, strict=True)) else type(value)(*items)
 
 
+def _copy_frozenset(value: frozenset[Any]) -> frozenset[Any]:
+    items = {share(item) for item in value}
+    return value if items == value else frozenset(items)
+
+
 def _copy_set(value: set[Any]) -> set[Any]:
     return {share(item) for item in value}
 
@@ -137,7 +142,7 @@ _COPIERS: dict[type, Callable[[Any], Any]] = {
     list: _copy_list,
     dict: _copy_dict,
     tuple: _copy_tuple,
-    frozenset: _itself,
+    frozenset: _copy_frozenset,
     set: _copy_set,
     bytearray: bytearray,
 }

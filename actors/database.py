@@ -52,6 +52,8 @@ RawError = apsw.Error
 def explain(error: Exception) -> Exception:
     """An error of SQLite as the rest of the house knows it: QueryError, ConstraintFailed or DatabaseFailure."""
     text = f"{type(error).__name__.removesuffix('Error')}: {error}"
+    if isinstance(error, (UnicodeError, OverflowError)):
+        return QueryError(f"SQLite cannot hold or give back this value: {error}")
     if not isinstance(error, apsw.Error):
         return error
     if isinstance(error, apsw.ConstraintError):
@@ -59,28 +61,6 @@ def explain(error: Exception) -> Exception:
     if isinstance(error, _STATEMENT_ERRORS):
         return QueryError(str(error))
     return DatabaseFailure(text)
-
-
-class UserCursor:
-    """The rows of a user's statement."""
-
-    __slots__ = ("_cursor", "columns")
-
-    def __init__(self, cursor: apsw.Cursor, columns: tuple[str, ...]) -> None:
-        """Made by `Database.user_cursor`."""
-        self._cursor = cursor
-        self.columns = columns
-
-    def next(self) -> Row | None:
-        """The next row, or None. Raises QueryError or DatabaseFailure."""
-        try:
-            return self._cursor.fetchone()
-        except apsw.Error as error:
-            raise explain(error) from error
-
-    def close(self) -> None:
-        """Give the statement back."""
-        self._cursor.close(True)
 
 
 class Database:
@@ -181,7 +161,7 @@ class Database:
         """All rows of one statement of ours."""
         try:
             return self.execute(sql, bindings).fetchall()
-        except apsw.Error as error:
+        except (apsw.Error, UnicodeError, OverflowError) as error:
             raise explain(error) from error
 
     def row(self, sql: str, *bindings: Value) -> Row | None:
@@ -191,39 +171,48 @@ class Database:
 
     # Statements of users
 
-    def user_cursor(self, sql: str, bindings: Sequence[Value], on_write: Callable[[], None]) -> UserCursor:
-        """Run SQL of a user under the guard; `on_write` is called before each statement that writes."""
+    def run_users(
+        self, sql: str, bindings: Sequence[Value], on_write: Callable[[], None]
+    ) -> tuple[tuple[str, ...], list[Row]]:
+        """Run SQL of a user under the guard, all of it; the columns and rows of the last statement.
+
+        `on_write` is called before each statement that writes. Raises QueryError, DatabaseFailure, TransactionLost.
+        """
         if not self._guarded:
             self._guard()
-        cursor = self._connection.cursor()
         columns: tuple[str, ...] = ()
+        rows: list[Row] = []
         held = self._connection.in_transaction
 
         def before(cursor: apsw.Cursor, _sql: str, _bindings: object) -> bool:
             nonlocal columns, held
             columns = tuple(name for name, _type in cursor.get_description())
+            rows.clear()
             if not cursor.is_readonly and not cursor.is_explain:
                 self._user = False
                 on_write()
                 self._user = held = True
             return True
 
+        cursor = self._connection.cursor()
         cursor.exec_trace = before
         self._user, self._refused = True, None
         try:
             # The blank keeps the text apart from ours in the statement cache: theirs are authorised, ours are not.
-            cursor.execute(f" {sql}", bindings)
+            for row in cursor.execute(f" {sql}", bindings):
+                rows.append(row)
         except apsw.AuthError as error:
             raise QueryError(f"{self._refused or error}: {sql}") from error
-        except apsw.Error as error:
+        except (apsw.Error, UnicodeError, TypeError, OverflowError) as error:
             if held and not self._connection.in_transaction:
                 raise TransactionLost(str(error)) from error
             raise explain(error) from error
         finally:
             self._user = False
+            cursor.close(True)
         if held and not self._connection.in_transaction:
             raise TransactionLost("a statement ended the transaction")
-        return UserCursor(cursor, columns)
+        return columns, rows
 
     def _guard(self) -> None:
         """From here on SQL of users runs here: under the authorizer, and with triggers, theirs among them."""

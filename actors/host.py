@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 from .codec import ATOMS, share
 from .database import Database, DatabaseFailure
+from .delivery import Delivery
 from .errors import ActorReset, CommitUnknown, LimitExceeded, QueryError
-from .gates import InputGate, Reply, Turn
+from .gates import InputGate, Turn
 from .handlers import Handler
-from .mailbox import Mailbox, Message
+from .mailbox import Mailbox
 from .names import Address
+from .outbox import Outbox
 from .parking import Gone, Parking
-from .segments import CURRENT, Call, Segments
 from .storage import Storage
 from .writes import Writes
 
@@ -40,15 +41,16 @@ class State(enum.Enum):
     OPENING = "opening"
     OPEN = "open"
     CLOSING = "closing"
-    DEAD = "dead"
+    EVICTED = "evicted"
+    RESET = "reset"
 
 
 class Host:
     """One live actor: its object, its file, its gates and its mailbox."""
 
     __slots__ = (
-        "actor", "address", "caller", "closed", "database", "gate", "kind", "led", "mailbox", "node", "parking",
-        "ready", "reason", "running", "running_keys", "slot", "state", "storage", "streak", "tasks",
+        "actor", "address", "caller", "closed", "database", "delivery", "gate", "kind", "led", "mailbox", "node",
+        "outbox", "parking", "ready", "reason", "running", "running_keys", "slot", "state", "storage", "streak",
         "turn", "used", "writes",
     )  # fmt: skip
 
@@ -65,9 +67,10 @@ class Host:
         self.caller = 0  # the task that was alone in the last turn
         self.streak = 0  # ... and has ended this many turns since without letting others run
         self.gate = InputGate()
+        self.delivery = Delivery(self)
+        self.outbox = Outbox(self)
         self.parking = Parking(self)
         self.mailbox = Mailbox(address, node.limits, node.load)
-        self.tasks: dict[Message, asyncio.Task[None]] = {}
         self.running_keys: dict[tuple[str, str], asyncio.Future[None]] = {}
         self.used = 0
         self.reason = ""
@@ -87,7 +90,12 @@ class Host:
     @property
     def dead(self) -> bool:
         """Whether this incarnation is over."""
-        return self.state is State.DEAD
+        return self.state is State.EVICTED or self.state is State.RESET
+
+    @property
+    def evicted(self) -> bool:
+        """Whether it ended well."""
+        return self.state is State.EVICTED
 
     @property
     def is_open(self) -> bool:
@@ -101,77 +109,15 @@ class Host:
             self.state is State.OPEN
             and self.turn is None
             and not self.mailbox
-            and not self.tasks
+            and not self.delivery.tasks
             and not self.running
+            and not self.outbox
             and self.gate.free
         )
-
-    # Delivery
-
-    def accept(self, message: Message) -> None:
-        """Put a message into the mailbox, or run it. Raises Overloaded when it does not fit."""
-        self.mailbox.accept(message, len(self.tasks), self.turn)
-        self.ready = False
-        if self.running:
-            self.node.loop.call_soon(self.pump)
-        else:
-            self.pump()
-
-    def pump(self) -> None:
-        """Deliver what waits, in order, while the gate is free."""
-        while self.mailbox and self.state is State.OPEN and self.gate.free and not self.running:
-            message = self.mailbox[0]
-            if message.reply.done() and message.task is None:  # the caller has gone; nothing of it happened
-                self.mailbox.popleft()
-            elif message.handler.suspends:
-                if message.task is None:  # it leaves the mailbox with its first step: what is behind it waits
-                    run = self._run_task(message)
-                    message.task = self.tasks[message] = self.node.loop.create_task(run, context=message.context)
-                break
-            else:
-                self.mailbox.popleft()
-                message.context.run(self._run_queued, message)
-        self.refresh()
 
     def refresh(self) -> None:
         """Say whether a message may run at once."""
         self.ready = self.state is State.OPEN and self.gate.free and not self.mailbox and not self.node.draining
-
-    def _run_queued(self, message: Message) -> None:
-        value: object = None
-        error: Exception | None = None
-        try:
-            value = self.run(message.handler, message.args, message.kwargs)
-        except Exception as caught:
-            error = caught
-        self._answer(message, value, error)
-
-    async def _run_task(self, message: Message) -> None:
-        CURRENT.set(Call(self, message))
-        value: object = None
-        error: Exception | None = None
-        try:
-            coroutine = message.handler.function(self.actor, *message.args, **message.kwargs)
-            value = await Segments(self, coroutine, message)
-        except asyncio.CancelledError:
-            error = self.reset_error() if self.dead else RuntimeError("the handler was cancelled from inside")
-        except Exception as caught:
-            error = caught
-        self.tasks.pop(message, None)
-        if self.mailbox and self.mailbox[0] is message:  # it failed before its first segment
-            self.mailbox.popleft()
-        self._answer(message, value, error)
-        if not self.dead:
-            self.pump()
-            self.node.rested(self)
-
-    def _answer(self, message: Message, value: object, error: BaseException | None) -> None:
-        """Reply when everything written so far is durable; errors are replies."""
-        reply = Reply(message.reply, value, error)
-        if self.turn is None:
-            reply.send()
-        else:
-            self.turn.answer(reply)
 
     # Segments
 
@@ -206,7 +152,14 @@ class Host:
             self._undo()
             raise
         finally:
+            writes.segment += 1  # what is written between segments is nobody's to undo
             self.running = False
+
+    def constructed(self) -> None:
+        """End what the actor's constructor wrote, as a segment."""
+        if self.writes.loose:
+            self._finish()
+        self.writes.segment += 1
 
     def enter(self, message: object) -> None:
         """Begin a segment of a handler that may wait."""
@@ -242,9 +195,10 @@ class Host:
             self._left()
 
     def _left(self) -> None:
+        self.writes.segment += 1
         self.running = False
         if self.mailbox:
-            self.node.loop.call_soon(self.pump)
+            self.node.loop.call_soon(self.delivery.pump)
         else:
             self.refresh()
 
@@ -272,7 +226,8 @@ class Host:
         if turn is not None and not self.gate.parked:
             writes = self.writes
             self.database.unmeasured += len(writes.log) + _OPAQUE_ROWS if writes.opaque else len(writes.log)
-            writes.active = writes.opaque = False
+            writes.active = writes.opaque = writes.sql_ran = False
+            writes.wrote = -1
             writes.log = []
             self.node.durability.commit(self, turn, self.node.dirty)
 
@@ -290,6 +245,8 @@ class Host:
             turn.done = True
         else:
             turn.settle(None)
+        if self.outbox:
+            self.outbox.release()
         if self.database.unmeasured >= self.database.measure_at:
             self.parking.checkpoint_if_due()
         if node.attentive:
@@ -303,6 +260,7 @@ class Host:
 
     def commit_failed(self, failure: BaseException) -> CommitUnknown:
         """Fail-stop after an error out of COMMIT: what it was to store may be there or not."""
+        self.node.suspect.add(self.address)
         self.reset(f"COMMIT failed: {failure}")
         return CommitUnknown(str(self.address), str(failure))
 
@@ -311,7 +269,7 @@ class Host:
         if self.turn is not None:  # somebody who is not gated wrote meanwhile
             self.node.loop.call_soon(self.commit)
         self.gate.wake()
-        self.pump()
+        self.delivery.pump()
         self.node.rested(self)
 
     async def durable(self) -> None:
@@ -334,6 +292,7 @@ class Host:
 
     def storage_failed(self, failure: DatabaseFailure) -> ActorReset:
         """Fail-stop: nothing that this incarnation holds may be believed any more."""
+        self.node.suspect.add(self.address)
         self.reset(f"storage failed: {failure}")
         return self.reset_error()
 
@@ -351,19 +310,14 @@ class Host:
         if turn is not None and turn is not self.parking.committing:
             self.node.dirty -= 1
             turn.settle(self.reset_error())
-        for message in self.mailbox:
-            if not message.reply.done() and message is not spare:
-                message.reply.set_exception(self.reset_error())
-        self.mailbox.clear()
-        for message, task in list(self.tasks.items()):
-            if message is not spare:
-                task.cancel()
+        self.delivery.discard(spare)
+        self.outbox.discard()
         self.gate.wake()
         self.node.forget(self)
 
-    def abandon(self, reason: str) -> None:
+    def abandon(self, reason: str, state: State = State.RESET) -> None:
         """Let nobody use this incarnation any more."""
-        self.state, self.ready, self.reason = State.DEAD, False, reason
+        self.state, self.ready, self.reason = state, False, reason
         if hasattr(self, "writes"):
             self.writes.database = Gone(self)  # type: ignore[assignment]
             self.writes.loose = True
@@ -385,6 +339,6 @@ class Host:
             self.gate.holder = None
             self.gate.wake()
             if not self.running:
-                self.pump()
+                self.delivery.pump()
             else:
-                self.node.loop.call_soon(self.pump)
+                self.node.loop.call_soon(self.delivery.pump)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .database import Database, DatabaseFailure
-from .errors import ActorFileError, QueryError, Z0Error
+from .errors import ActorFileError, QueryError
 from .files import create_file, make_folder
 from .host import Host, State
 from .names import file_path
@@ -69,7 +69,7 @@ async def open_later(host: Host) -> None:
         return
     if not host.dead:
         _opened(host)
-        host.pump()
+        host.delivery.pump()
 
 
 def _path(host: Host) -> Path:
@@ -92,10 +92,12 @@ def _attach(host: Host, path: Path) -> None:
     try:
         meta = _identified(host, database)
         host.attach(database)
+        host.writes.segment += 1
         actor = host.actor = host.kind.cls.__new__(host.kind.cls)
         actor._z0_bind(host)
         actor._z0_open(meta)
         actor.__init__()  # type: ignore[misc]
+        host.constructed()
     except BaseException:
         if not hasattr(host, "writes"):
             database.abandon()
@@ -164,8 +166,8 @@ async def close(host: Host, reason: str) -> None:
         if host.dead:
             return
         await _leave(host)
-    except (DatabaseFailure, Z0Error) as error:
-        log.warning("actor %s was not closed cleanly: %s", host.address, error)
+    except Exception as error:
+        log.warning("actor %s was not closed cleanly", host.address, exc_info=True)
         host.reset(f"closing failed: {error}")
 
 
@@ -206,7 +208,7 @@ async def _leave(host: Host) -> None:
     try:
         await node.threads.call(database.close)
     finally:
-        host.state, host.reason = State.DEAD, "it was evicted"
+        host.abandon("it was evicted", State.EVICTED)
         node.left(host)
     with contextlib.suppress(OSError):
         node.catalog.update(host.address, database.path.stat().st_size, facts, node.clock.now_us())

@@ -55,15 +55,16 @@ class Segments:
             host.enter(self._message)
             try:
                 awaited = coroutine.send(None) if thrown is None else coroutine.throw(thrown)
-                if host.writes.depth:
+                while host.writes.depth:
                     awaited = self._refuse_suspension()
-                host.leave()
             except StopIteration as stop:
                 return host.end(stop.value)
             except BaseException:
                 host.fail_segment()
                 raise
-            thrown = None
+            thrown = self._end_segment()
+            if thrown is not None:
+                continue
             try:
                 yield awaited
             except GeneratorExit:
@@ -71,6 +72,15 @@ class Segments:
                 raise
             except BaseException as error:  # cancelled, by the host or by the handler's own time limit
                 thrown = error
+
+    def _end_segment(self) -> BaseException | None:
+        """Keep what the segment wrote; what makes that impossible is raised where the handler waits."""
+        try:
+            self._host.leave()
+        except Exception as error:
+            self._host.fail_segment()
+            return error
+        return None
 
     def _refuse_suspension(self) -> Any:
         """A handler waited inside `transaction()`: raise there, so that the block takes its writes back."""

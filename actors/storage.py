@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from . import codec
-from .database import DatabaseFailure, Row, UserCursor, Value
+from .database import DatabaseFailure, Row, Value
 from .errors import QueryError, Z0Error
 from .writes import Writes
 
@@ -24,29 +24,25 @@ _LIST = (
 
 
 class Cursor:
-    """The rows of one statement, as tuples; closed when the segment ends."""
+    """The rows of a query, as tuples: iterate, `one()` or `all()`. Closed when the segment ends."""
 
-    __slots__ = ("_cursor", "_fail", "columns")
+    __slots__ = ("_closed", "_rows", "columns")
 
-    def __init__(self, cursor: UserCursor, fail: Callable[[DatabaseFailure], Z0Error]) -> None:
-        """Made by `Storage.sql`."""
-        self._cursor = cursor
-        self._fail = fail
-        self.columns = cursor.columns
+    def __init__(self, columns: tuple[str, ...], rows: list[Row]) -> None:
+        """Made by `Storage.sql`, which has run the query to its end."""
+        self.columns = columns
+        self._rows = iter(rows)
+        self._closed = False
 
     def __iter__(self) -> Iterator[Row]:
         """The rows that were not taken yet."""
         return self
 
     def __next__(self) -> Row:
-        """The next row."""
-        try:
-            row = self._cursor.next()
-        except DatabaseFailure as failure:
-            raise self._fail(failure) from failure
-        if row is None:
-            raise StopIteration
-        return row
+        """The next row. Raises QueryError when the cursor is closed."""
+        if self._closed:
+            raise QueryError("the cursor was closed when its segment ended; take the rows before waiting")
+        return next(self._rows)
 
     def all(self) -> list[Row]:
         """All rows that were not taken yet."""
@@ -62,8 +58,9 @@ class Cursor:
         return row
 
     def close(self) -> None:
-        """Give the statement back."""
-        self._cursor.close()
+        """Let the rows go."""
+        self._closed = True
+        self._rows = iter(())
 
 
 class Storage:
@@ -130,14 +127,14 @@ class Storage:
     # SQL
 
     def sql(self, query: str, *params: Value) -> Cursor:
-        """Run SQL now, iterated or not; several statements may stand in it, parameters are taken in order.
+        """Run SQL now and read its rows; several statements may stand in it, parameters are taken in order.
 
-        Tables of ours (`z0_...`, `facts`) are read-only. Raises QueryError for a statement that is refused,
-        ConstraintFailed for a constraint.
+        The cursor has the rows of the last statement. Tables of ours (`z0_...`, `facts`) are read-only. Raises
+        QueryError for a statement that is refused, ConstraintFailed for a constraint.
         """
         writes = self._writes
         try:
-            cursor = Cursor(writes.database.user_cursor(query, params, writes.ran_sql), self._fail)
+            cursor = Cursor(*writes.database.run_users(query, params, writes.ran_sql))
         except DatabaseFailure as failure:
             raise self._fail(failure) from failure
         self._cursors.append(cursor)

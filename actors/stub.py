@@ -59,8 +59,8 @@ class Stub:
         return hash(self._z0_address)
 
     def __z0_share__(self) -> Stub:
-        """Stubs travel in messages."""
-        return self
+        """Stubs travel in messages; whoever gets one sends in their own name."""
+        return self if self._z0_sender is None else type(self)(self._z0_node, self._z0_kind, self._z0_address, None)
 
 
 class _Absent:
@@ -159,9 +159,15 @@ async def _post(stub: Stub, handler: Handler, args: tuple[Any, ...], kwargs: dic
     sender = stub._z0_sender or (call.host if call is not None else None)
     args, kwargs = share(args), share(kwargs)
     node.admit(sender)
-    if sender is not None:
-        await sender.durable()  # as Durable Objects: an outgoing message waits at the sender's output gate
-    host = stub._z0_host = node.host(stub._z0_kind, stub._z0_address)
     reply: asyncio.Future[Any] = node.loop.create_future()
-    host.accept(Message(handler, args, kwargs, size(args) + size(kwargs), copy_context(), reply))
+    message = Message(handler, args, kwargs, size(args) + size(kwargs), copy_context(), reply)
+
+    def deliver() -> None:
+        host = stub._z0_host = node.host(stub._z0_kind, stub._z0_address)
+        host.delivery.accept(message)
+
+    if sender is None:
+        deliver()
+    else:
+        sender.outbox.send(deliver, reply)
     return await reply

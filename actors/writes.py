@@ -49,7 +49,6 @@ class Writes:
         "_mark",
         "_saved",
         "_savepoint",
-        "_wrote",
         "active",
         "database",
         "depth",
@@ -60,6 +59,7 @@ class Writes:
         "opaque",
         "segment",
         "sql_ran",
+        "wrote",
     )
 
     def __init__(self, host: Host, database: Database) -> None:
@@ -71,7 +71,7 @@ class Writes:
         self.active = False  # a transaction is open
         self.lone = False  # the segment's turn will be ended with it
         self.segment = 0
-        self._wrote = -1  # the last segment that wrote
+        self.wrote = -1  # the last segment that wrote
         self._mark = 0  # where its rows begin in the log
         self._saved: object = None
         self._savepoint = False
@@ -82,7 +82,7 @@ class Writes:
 
     def write(self, sql: str, bindings: Sequence[Value]) -> None:
         """Run one statement of ours that changes rows, as part of this segment."""
-        if self._wrote != self.segment:
+        if self.wrote != self.segment:
             self.first()
         try:
             self.database.execute(sql, bindings)
@@ -94,7 +94,7 @@ class Writes:
     def alone(self) -> bool:
         """Whether the next write may be a transaction by itself, because nobody else can join the turn."""
         node = self._host.node
-        return self.lone and not node.dirty and node.durability.quick and self._wrote != self.segment
+        return self.lone and not node.dirty and node.durability.quick and self.wrote != self.segment
 
     def write_alone(self, sql: str, bindings: Sequence[Value]) -> None:
         """Run one statement of ours as a turn of its own, committed on return; only when `alone`, and the last write.
@@ -129,6 +129,8 @@ class Writes:
 
     def first(self) -> None:
         """Make ready for the first write of a segment."""
+        if self.sql_ran:  # by whoever wrote between segments
+            self.opaque, self.sql_ran = True, False
         try:
             if not self.active:
                 host = self._host
@@ -143,20 +145,20 @@ class Writes:
                 self._savepoint = self.loose = True
         except (RawError, DatabaseFailure) as error:
             raise self._explain(error) from error
-        self._wrote = self.segment
+        self.wrote = self.segment
         self._mark = len(self.log)
         self._saved = self.memory.saved
 
     def ran_sql(self) -> None:
         """Note that this segment runs SQL of a user that writes."""
-        if self._wrote != self.segment:
+        if self.wrote != self.segment:
             self.first()
         self.sql_ran = self.loose = True
 
     def keep(self) -> None:
         """End a segment well. Only needed when it is `loose`: it ran SQL of users or began with a savepoint."""
         self.loose = False
-        if self._wrote != self.segment:
+        if self.wrote != self.segment:
             return
         try:
             if self._savepoint:
@@ -171,9 +173,9 @@ class Writes:
         """Take back every write of this segment, in the file and in memory."""
         self.depth = 0
         self.sql_ran = self.loose = False
-        if self._wrote != self.segment:
+        if self.wrote != self.segment:
             return
-        self._wrote = -1
+        self.wrote = -1
         try:
             self._undo_file()
             self.memory.restore(self._saved)
@@ -191,7 +193,7 @@ class Writes:
         except DatabaseFailure as failure:
             raise self._fail(failure) from failure
         self.active = False
-        self._wrote = -1
+        self.wrote = -1
         host.turn = None
         host.node.dirty -= 1
         return True
@@ -229,7 +231,7 @@ class Writes:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """A part of a segment that is kept or taken back by itself."""
-        if self._wrote != self.segment:
+        if self.wrote != self.segment:
             self.first()
         self.depth += 1
         name, mark = f"z0_transaction_{self.depth}", len(self.log)

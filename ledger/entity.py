@@ -21,10 +21,12 @@ from .query import Filters, Query
 from .schema import ENTITY_SCHEMA
 
 
-def _append(entity: Entity, args: tuple[str], fields: dict[str, Any]) -> Fact:
+def _append(entity: Entity, args: tuple[Any, ...], fields: dict[str, Any]) -> Fact:
     """`Entity.append` on the hot path."""
-    if args:
-        (fields["type"],) = args
+    if len(args) == 1 and "type" not in fields:
+        fields["type"] = args[0]
+    elif args:
+        raise TypeError("append() takes the fact's type, once, and keyword arguments")
     new = draft(fields)
     if new.type not in entity._z0_accepts and "*" not in entity._z0_accepts:
         return entity._z0_existing(new)

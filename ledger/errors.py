@@ -57,6 +57,10 @@ class ProjectionError(Z0Error):
         self.seq = seq
         self.reason = reason
 
+    def again(self) -> ProjectionError:
+        """The same error for another caller."""
+        return ProjectionError(self.projection, self.seq, self.reason)
+
 
 class InvalidQuery(Z0Error, ValueError):
     """A query with an unknown or malformed filter."""

@@ -119,13 +119,13 @@ class Draft(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     external_source: Reference | None = None
     external_id: Reference | None = None
     idempotency_key: Reference | None = None
-    text: Annotated[str, msgspec.Meta(max_length=0)] | None = None
+    text: str | None = None
     """`data` as it is stored; nothing that a caller may give."""
     data: Any = None
     expected_seq: Annotated[int, msgspec.Meta(ge=0)] | None = None
 
 
-_SET_BY_LEDGER = frozenset({"id", "seq", "timestamp", "tenant_id", "entity_id", "hash", "text"})
+_SET_BY_LEDGER = frozenset({"id", "seq", "timestamp", "tenant_id", "entity_id", "hash"})
 _FIELD = re.compile(r"\$\.(\w+)|field `([^`]*)`")
 
 _encode = msgspec.json.Encoder().encode
@@ -135,6 +135,8 @@ decode_data = msgspec.json.Decoder().decode
 
 def draft(fields: Mapping[str, Any]) -> Draft:
     """Check what a caller gave, `type` included. Raises InvalidFact naming the field."""
+    if "text" in fields:
+        raise InvalidFact("text", "is no field of a fact; put it into data")
     try:
         new = msgspec.convert(fields, Draft)
     except (msgspec.ValidationError, TypeError, UnicodeEncodeError) as error:
@@ -153,6 +155,18 @@ def drafts_of(facts: Sequence[Mapping[str, Any]]) -> list[Draft]:
         if not isinstance(fields, Mapping):
             raise InvalidFact("facts", f"is a list of dicts of append's arguments, but holds {fields!r}")
     return [draft(dict(fields)) for fields in facts]
+
+
+def not_utf8(new: Draft) -> InvalidFact:
+    """Which field of a draft UTF-8 cannot hold."""
+    for name in Draft.__struct_fields__:
+        value = getattr(new, name)
+        if isinstance(value, str) and not value.isascii():
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                return InvalidFact(name, "holds a lone surrogate, which UTF-8 cannot hold")
+    raise AssertionError("every field is UTF-8")
 
 
 def _take_key(new: Draft, key: object) -> None:

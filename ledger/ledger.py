@@ -6,6 +6,8 @@ costs no look-up (unless the one before was a repeat: a caller that repeats one 
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from hashlib import blake2b
@@ -15,7 +17,7 @@ from msgspec.structs import astuple
 
 from z0.actors.clock import Clock
 from z0.actors.database import Row
-from z0.actors.errors import ConstraintFailed, IdempotencyConflict
+from z0.actors.errors import ConstraintFailed, IdempotencyConflict, QueryError
 from z0.actors.names import Address
 from z0.actors.writes import Writes
 
@@ -25,6 +27,7 @@ from .errors import ConcurrencyConflict, InvalidQuery, LedgerCorrupt, Projection
 from .fact import (
     COLUMNS,
     CONTENT,
+    INT64_MAX,
     Draft,
     Fact,
     FactFields,
@@ -35,6 +38,7 @@ from .fact import (
     fact_of,
     id_prefix,
     make_fact,
+    not_utf8,
 )
 from .projection import Projection, ProjectionType, Snapshot
 from .query import Filters, Query
@@ -44,9 +48,13 @@ _INSERT = f"INSERT INTO facts VALUES({', '.join('?' * len(COLUMNS))})"
 _BY_KEY = f"{_ALL} WHERE idempotency_key = ?"
 _BY_SEQ = f"{_ALL} WHERE seq = ?"
 _RANGE = f"{_ALL} WHERE seq > ? AND seq <= ? ORDER BY seq"
+_EXTENT = "SELECT min(seq), max(seq) FROM facts"
 _HEAD = "SELECT seq, hash, timestamp FROM facts ORDER BY seq DESC LIMIT 1"
 _SNAPSHOTS = "SELECT projection, version, seq, state FROM z0_snapshots"
 _PUT_SNAPSHOT = "INSERT OR REPLACE INTO z0_snapshots VALUES(?, ?, ?, ?)"
+log = logging.getLogger("z0.ledger")
+
+_SEQ = re.compile(r"[1-9][0-9]{0,18}", re.ASCII)
 _CHUNK = 2_000  # facts that are read at once when many are
 
 Saved = tuple[int, bytes, int]
@@ -109,7 +117,10 @@ class Ledger:
 
     def existing(self, new: Draft) -> Fact | None:
         """The fact that the draft's idempotency key stands for, if any. Raises IdempotencyConflict."""
-        row = None if new.idempotency_key is None else self._row(_BY_KEY, new.idempotency_key)
+        try:
+            row = None if new.idempotency_key is None else self._row(_BY_KEY, new.idempotency_key)
+        except UnicodeEncodeError:
+            raise not_utf8(new) from None
         if row is None:
             return None
         if row[17] == new.text and content(row) == content_of(new):  # as a rule to the letter
@@ -150,7 +161,10 @@ class Ledger:
         if timestamp < last:
             timestamp = last
         columns = (seq, new.type, new.subtype, timestamp, self._tenant, self._name, *astuple(new)[2:14])
-        hash = blake2b(previous + encode(columns), digest_size=32).digest()  # chain.link, without the call
+        try:
+            hash = blake2b(previous + encode(columns), digest_size=32).digest()  # chain.link, without the call
+        except UnicodeEncodeError:
+            raise not_utf8(new) from None
         fact = make_fact(f"{self._prefix}{seq}", *columns[:17], new.data, hash)
         writes = self._writes
         if seq % self._snapshot_facts and writes.alone:
@@ -208,11 +222,11 @@ class Ledger:
     def get(self, seq_or_id: int | str) -> Fact | None:
         """The fact of that seq or id, or None."""
         if isinstance(seq_or_id, str):
-            head, _, tail = seq_or_id.rpartition("@")
-            if f"{head}@" != self._prefix or not tail.isdigit():
+            prefix, tail = seq_or_id[: len(self._prefix)], seq_or_id[len(self._prefix) :]
+            if prefix != self._prefix or not _SEQ.fullmatch(tail):
                 return None
             seq_or_id = int(tail)
-        row = self._row(_BY_SEQ, seq_or_id)
+        row = self._row(_BY_SEQ, seq_or_id) if 0 < seq_or_id <= INT64_MAX else None
         return None if row is None else fact_of(self._prefix, row)
 
     def count(self, **filters: Unpack[Filters]) -> int:
@@ -243,15 +257,34 @@ class Ledger:
         """`verify` a chunk at a time, for whoever must not hold up the others; the last step is the result."""
         target, head_hash, _ = self.saved
         seq, head = 0, chain.genesis(self._tenant, self._namespace, self._name)
+        self._check_extent()
         while seq < target:
             end = min(seq + _CHUNK, target)
-            seq, head = chain.follow(self._rows(_RANGE, seq, end), head, self._entity, seq)
+            try:
+                rows = self._rows(_RANGE, seq, end)
+            except QueryError:  # a text that is none; which one?
+                end = seq + 1
+                rows = self._readable_row(end)
+            seq, head = chain.follow(rows, head, self._entity, seq)
             if seq != end:
                 raise LedgerCorrupt(self._entity, seq + 1, "is missing")
             yield Verification(seq, head)
         if head != head_hash:
             raise LedgerCorrupt(self._entity, seq, "is not the head that the entity wrote")
         yield Verification(seq, head)
+
+    def _check_extent(self) -> None:
+        first, last = self._rows(_EXTENT)[0]
+        if first is not None and first < 1:
+            raise LedgerCorrupt(self._entity, first, "stands before the first")
+        if last is not None and last > self.head:
+            raise LedgerCorrupt(self._entity, self.head + 1, "stands behind the head")
+
+    def _readable_row(self, seq: int) -> list[Row]:
+        try:
+            return self._rows(_BY_SEQ, seq)
+        except QueryError as error:
+            raise LedgerCorrupt(self._entity, seq, f"cannot be read ({error})") from None
 
     # Projections
 
@@ -260,10 +293,12 @@ class Ledger:
         kind = self._type(name)
         if seq is None and time is None:
             if name in self.broken:
-                raise self.broken[name]
+                raise self.broken[name].again()
             return self._states[name]
         if seq is not None and time is not None:
             raise InvalidQuery("give seq or time, not both")
+        if seq is not None and (type(seq) is not int or not 0 <= seq <= INT64_MAX):
+            raise InvalidQuery(f"seq is the number of a fact, or 0, not {seq!r}")
         past: dict[str, Any] = {}
         if time is not None:
             past["until"] = query.microseconds(time, "time") + 1
@@ -280,8 +315,13 @@ class Ledger:
         for name, state in self._states.items():
             if self._snapshot_seq.get(name) != self.head:
                 kind = self._types[name]
-                self._writes.write(_PUT_SNAPSHOT, (name, kind.cls.version, self.head, kind.encode(state)))
                 self._snapshot_seq[name] = self.head
+                try:
+                    stored = kind.encode(state)
+                except (TypeError, ValueError, OverflowError) as error:
+                    log.warning("projection %s of %s cannot be stored: %s", name, self._entity, error)
+                else:
+                    self._writes.write(_PUT_SNAPSHOT, (name, kind.cls.version, self.head, stored))
 
     def _type(self, name: str) -> ProjectionType:
         try:

@@ -94,7 +94,8 @@ class ProjectionAttribute:
         """Raise the projection's error."""
         if instance is None:
             return self
-        raise instance.ledger.broken.get(self.name) or AttributeError(f"{self.name} is not open yet")
+        error = instance.ledger.broken.get(self.name)
+        raise error.again() if error is not None else AttributeError(f"{self.name} is not open yet")
 
 
 def declared(cls: type, local_names: dict[str, Any]) -> dict[str, type[Projection]]:

@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 from z0.actors.clock import EPOCH
 
 from .errors import InvalidQuery
-from .fact import COLUMNS
+from .fact import COLUMNS, INT64_MAX, INT64_MIN
 
 Binding = str | int | float | bytes | None
 
@@ -59,7 +59,7 @@ def select(query: dict[str, Any]) -> tuple[str, tuple[Binding, ...]]:
     filters = dict(query)
     reverse = bool(filters.pop("reverse", False))
     limit = filters.pop("limit", None)
-    if limit is not None and (not _is_int(limit) or limit < 0):
+    if limit is not None and (not _is_int64(limit) or limit < 0):
         raise InvalidQuery(f"limit is a number of facts or None (all), not {limit!r}")
     where, bindings = _where(filters)
     sql = f"{_SELECT}{where} ORDER BY seq{' DESC' if reverse else ''}"
@@ -81,9 +81,11 @@ def total(field: str, filters: dict[str, Any]) -> tuple[str, tuple[Binding, ...]
         raise InvalidQuery(f'sum is over "amount" or "data.<path>", not {field!r}')
     value = column(field)
     where, bindings = _where(filters)
+    # json_type tells true from 1, typeof an integer that fits 64 bits from one that does not
+    kind = f"json_type(data, {_path(field[5:])})" if field != "amount" else "'integer'"
     return (
         f"SELECT currency, sum(({value}) >> 32), sum(({value}) & 4294967295),"
-        f" sum(typeof({value}) NOT IN ('integer', 'null')) FROM facts{where}"
+        f" sum(typeof({value}) <> 'integer' OR {kind} <> 'integer') FROM facts{where}"
         f"{' AND' if where else ' WHERE'} {value} IS NOT NULL GROUP BY currency",
         bindings,
     )
@@ -104,8 +106,9 @@ def index_ddl(field: str) -> str:
 
 
 def index_name(field: str) -> str:
-    """The (quoted) name of a declared field's index."""
-    return '"z0_by_{}"'.format(field.replace('"', '""'))
+    """The (quoted) name of a declared field's index; SQLite's names do not know upper from lower case."""
+    case = "".join("^" if letter != letter.lower() else "." for letter in field)
+    return '"z0_by_{}"'.format((field if "^" not in case else f"{field} {case}").replace('"', '""'))
 
 
 def microseconds(moment: object, what: str) -> int:
@@ -114,7 +117,7 @@ def microseconds(moment: object, what: str) -> int:
         if moment.tzinfo is None:
             raise InvalidQuery(f"{what} is a naive datetime; give it a time zone, for example datetime.now(UTC)")
         return (moment - EPOCH) // timedelta(microseconds=1)
-    if _is_int(moment):
+    if _is_int64(moment):
         return moment  # type: ignore[return-value]
     raise InvalidQuery(f"{what} is an aware datetime or an int of microseconds, not {moment!r}")
 
@@ -138,8 +141,8 @@ def _where(filters: dict[str, Any]) -> tuple[str, tuple[Binding, ...]]:
             terms.append(f"timestamp {'>=' if name == 'since' else '<'} ?")
             bindings.append(microseconds(value, name))
         elif name == "after_seq":
-            if not _is_int(value):
-                raise InvalidQuery(f"after_seq is an int, not {value!r}")
+            if not _is_int64(value):
+                raise InvalidQuery(f"after_seq is the seq of a fact, not {value!r}")
             terms.append("seq > ?")
             bindings.append(value)
         else:
@@ -156,8 +159,11 @@ def _data_terms(paths: object, terms: list[str], bindings: list[Binding]) -> Non
             terms.append(f"json_extract(data, {at}) IS NULL")
         elif isinstance(value, bool):
             terms.append(f"json_type(data, {at}) = '{'true' if value else 'false'}'")
-        elif isinstance(value, (str, int, float)):
+        elif isinstance(value, str) and _is_utf8(value):
             terms.append(f"json_extract(data, {at}) = ?")
+            bindings.append(value)
+        elif isinstance(value, float) or _is_int64(value):  # JSON's true is no 1
+            terms.append(f"json_extract(data, {at}) = ? AND json_type(data, {at}) IN ('integer', 'real')")
             bindings.append(value)
         else:
             raise InvalidQuery(f"data[{path!r}] is compared with a string, number, bool or None, not {value!r}")
@@ -165,7 +171,7 @@ def _data_terms(paths: object, terms: list[str], bindings: list[Binding]) -> Non
 
 def _path(path: object) -> str:
     """A dotted path as a quoted SQLite JSON path."""
-    if not isinstance(path, str) or not all(_PART.fullmatch(part) for part in path.split(".")):
+    if not isinstance(path, str) or not _is_utf8(path) or not all(_PART.fullmatch(part) for part in path.split(".")):
         raise InvalidQuery(f"not a JSON path: {path!r}; write names with dots between them")
     steps = "".join(f'."{part}"' for part in path.split("."))
     return "'${}'".format(steps.replace("'", "''"))
@@ -173,9 +179,17 @@ def _path(path: object) -> str:
 
 def _strings(name: str, values: Any) -> None:
     for value in values:
-        if not isinstance(value, str):
-            raise InvalidQuery(f"{name} is a string, not {value!r}")
+        if not isinstance(value, str) or not _is_utf8(value):
+            raise InvalidQuery(f"{name} is a string of UTF-8, not {value!r}")
 
 
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def _is_utf8(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _is_int64(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and INT64_MIN <= value <= INT64_MAX

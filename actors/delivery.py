@@ -1,0 +1,104 @@
+"""Delivery: messages leave the mailbox in order, while the gate is free, and their answers leave at the output gate."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from .gates import Reply
+from .mailbox import Message
+from .segments import CURRENT, Call, Segments
+
+if TYPE_CHECKING:
+    from .host import Host
+
+_CANCELLED_INSIDE = "the handler was cancelled from inside"
+
+
+class Delivery:
+    """Brings messages to one actor."""
+
+    __slots__ = ("_host", "tasks")
+
+    def __init__(self, host: Host) -> None:
+        """Nothing is under way."""
+        self._host = host
+        self.tasks: dict[Message, asyncio.Task[None]] = {}
+        """Handlers that may wait, from before their first step to their end."""
+
+    def accept(self, message: Message) -> None:
+        """Put a message into the mailbox, or run it. Raises Overloaded when it does not fit."""
+        host = self._host
+        host.mailbox.accept(message, len(self.tasks), host.turn)
+        host.ready = False
+        if host.running:
+            host.node.loop.call_soon(self.pump)
+        else:
+            self.pump()
+
+    def pump(self) -> None:
+        """Deliver what waits, while the gate is free."""
+        host, mailbox = self._host, self._host.mailbox
+        while mailbox and host.is_open and host.gate.free and not host.running:
+            message = mailbox[0]
+            if message.reply.done() and message.task is None:  # the caller has gone; nothing of it happened
+                mailbox.popleft()
+            elif message.handler.suspends:
+                if message.task is None:  # it leaves the mailbox with its first step: what is behind it waits
+                    run = self._run_task(message)
+                    message.task = self.tasks[message] = host.node.loop.create_task(run, context=message.context)
+                break
+            else:
+                mailbox.popleft()
+                message.context.run(self._run_at_once, message)
+        host.refresh()
+
+    def _run_at_once(self, message: Message) -> None:
+        value: object = None
+        error: Exception | None = None
+        try:
+            value = self._host.run(message.handler, message.args, message.kwargs)
+        except asyncio.CancelledError:
+            error = RuntimeError(_CANCELLED_INSIDE)
+        except Exception as caught:
+            error = caught
+        self._answer(message, value, error)
+
+    async def _run_task(self, message: Message) -> None:
+        host = self._host
+        CURRENT.set(Call(host, message))
+        value: object = None
+        error: Exception | None = None
+        try:
+            coroutine = message.handler.function(host.actor, *message.args, **message.kwargs)
+            value = await Segments(host, coroutine, message)
+        except asyncio.CancelledError:
+            error = host.reset_error() if host.dead else RuntimeError(_CANCELLED_INSIDE)
+        except Exception as caught:
+            error = caught
+        self.tasks.pop(message, None)
+        if host.mailbox and host.mailbox[0] is message:  # it failed before its first segment
+            host.mailbox.popleft()
+        self._answer(message, value, error)
+        if not host.dead:
+            self.pump()
+            host.node.rested(host)
+
+    def _answer(self, message: Message, value: object, error: BaseException | None) -> None:
+        """Reply when everything written so far is durable; errors are replies."""
+        reply = Reply(message.reply, value, error)
+        if self._host.turn is None:
+            reply.send()
+        else:
+            self._host.turn.answer(reply)
+
+    def discard(self, spare: object) -> None:
+        """The incarnation is over: fail what waits and cancel what runs, but for `spare`."""
+        host = self._host
+        for message in host.mailbox:
+            if not message.reply.done() and message is not spare:
+                message.reply.set_exception(host.reset_error())
+        host.mailbox.clear()
+        for message, task in list(self.tasks.items()):
+            if message is not spare:
+                task.cancel()
