@@ -8,6 +8,7 @@ rebuilt from them.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
@@ -16,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from .clock import EPOCH
-from .database import Database, DatabaseFailure, Row, Template, Value, open_reader
+from .database import Database, DatabaseFailure, NotADatabase, Row, Template, Value, open_reader
 from .errors import ActorFileError, Z0Error
 from .files import create_file
 from .names import Address, file_path
@@ -32,6 +33,9 @@ _SCHEMA = (
     " PRIMARY KEY(tenant, namespace, name)) WITHOUT ROWID",
     "CREATE INDEX actors_next_alarm ON actors(next_alarm) WHERE next_alarm IS NOT NULL",
 )
+log = logging.getLogger("z0.actors")
+
+_COMPLETE = "SELECT 1 FROM z0_meta WHERE key = 'complete'"
 _REGISTER = "INSERT OR IGNORE INTO actors(tenant, namespace, name, path, last_use) VALUES(?, ?, ?, ?, ?)"
 _UPDATE = "UPDATE actors SET size = ?, facts = ?, last_use = ? WHERE tenant = ? AND namespace = ? AND name = ?"
 _HAS = "SELECT 1 FROM actors WHERE tenant = ? AND namespace = ? AND name = ?"
@@ -89,13 +93,15 @@ class Catalog:
         path = directory / CATALOG_FILE
         if not path.exists():
             create_file(path, Template(_SCHEMA).image({"schema": CATALOG_VERSION}))
-            rebuild = True
-        else:
-            rebuild = False
         self._loop = loop
-        self._database = Database(path, vfs=vfs, sync=True)
+        try:
+            self._database = Database(path, vfs=vfs, sync=True)
+        except NotADatabase as error:
+            raise ActorFileError(
+                str(path), f"{error}; remove it, and it is made anew from the actors' files"
+            ) from error
         self._check_version(path)
-        if rebuild:
+        if self._database.row(_COMPLETE) is None:
             self._rebuild(directory)
         self._reader = open_reader(path)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="z0-catalog")
@@ -111,6 +117,7 @@ class Catalog:
         self._database.begin()
         for address in addresses_on_disk(directory):
             self._database.write(_REGISTER, (*address, str(file_path(*address)), None))
+        self._database.write("INSERT INTO z0_meta VALUES('complete', 1)", ())
         self._database.commit()
 
     def has(self, address: Address) -> bool:
@@ -202,9 +209,12 @@ def _attempt(action: Callable[[], None]) -> None:
 def addresses_on_disk(directory: Path) -> Iterator[Address]:
     """The addresses that the actors' files say they have."""
     for path in _actor_files(directory):
-        with open_reader(path) as reader:
-            meta: dict[str, str] = dict(reader.rows("SELECT key, value FROM z0_meta"))
-        yield Address(meta["tenant"], meta["namespace"], meta["name"])
+        try:
+            with open_reader(path) as reader:
+                meta: dict[str, str] = dict(reader.rows("SELECT key, value FROM z0_meta"))
+            yield Address(meta["tenant"], meta["namespace"], meta["name"])
+        except (ActorFileError, KeyError) as error:
+            log.warning("%s is left out of the catalogue: %r", path, error)
 
 
 def _actor_files(directory: Path) -> Iterable[Path]:

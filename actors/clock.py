@@ -77,6 +77,12 @@ class Clock(Protocol):
     def call_later(self, span: Span, callback: Callable[[], object]) -> Timer:
         """Call back on the running event loop when the span has passed."""
 
+    async def patience(self, span: Span) -> None:
+        """Return when there is no use in waiting longer for work to end: after the span, in real time.
+
+        A virtual clock stands still, so there that is when all is quiet.
+        """
+
     def watch(self, busy: Callable[[], bool]) -> None:
         """Learn how to ask whether work is under way (a virtual clock does not let time pass meanwhile)."""
 
@@ -103,6 +109,10 @@ class SystemClock:
     def call_later(self, span: Span, callback: Callable[[], object]) -> Timer:
         """Call back on the running event loop when the span has passed."""
         return asyncio.get_running_loop().call_later(seconds(span), callback)
+
+    async def patience(self, span: Span) -> None:
+        """Return when the span has passed."""
+        await asyncio.sleep(seconds(span))
 
     def watch(self, busy: Callable[[], bool]) -> None:
         """Real time passes whoever is busy."""

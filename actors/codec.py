@@ -85,6 +85,14 @@ def size(value: Any) -> int:
     return 32
 
 
+def weigh(*values: Any) -> int:
+    """As `size`, quickly where msgspec can encode the values."""
+    try:
+        return len(encode(values))
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        return size(values)
+
+
 def _itself(value: Any) -> Any:
     return value
 
@@ -112,8 +120,9 @@ def _copy_named_tuple(value: Any) -> Any:
 
 
 def _copy_frozenset(value: frozenset[Any]) -> frozenset[Any]:
-    items = {share(item) for item in value}
-    return value if items == value else frozenset(items)
+    items = {id(item): share(item) for item in value}
+    same = all(id(new) == old for old, new in items.items())
+    return value if same else frozenset(items.values())
 
 
 def _copy_set(value: set[Any]) -> set[Any]:

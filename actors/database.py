@@ -41,6 +41,10 @@ class DatabaseFailure(Exception):
     """The storage failed under us; nothing of the open transaction may be taken as stored."""
 
 
+class NotADatabase(DatabaseFailure):
+    """The file is no SQLite database, or too damaged to be opened as one."""
+
+
 class TransactionLost(DatabaseFailure):
     """A statement of a user (ON CONFLICT ROLLBACK, RAISE(ROLLBACK)) ended the engine's transaction."""
 
@@ -60,6 +64,8 @@ def explain(error: Exception) -> Exception:
         return ConstraintFailed(str(error))
     if isinstance(error, _STATEMENT_ERRORS):
         return QueryError(str(error))
+    if isinstance(error, (apsw.NotADBError, apsw.CorruptError)):
+        return NotADatabase(text)
     return DatabaseFailure(text)
 
 

@@ -29,21 +29,25 @@ class Delivery:
     def accept(self, message: Message) -> None:
         """Put a message into the mailbox, or run it. Raises Overloaded when it does not fit."""
         host = self._host
-        host.mailbox.accept(message, len(self.tasks), host.turn)
+        host.mailbox.accept(message, self.running, host.turn)
         host.ready = False
         if host.running:
             host.node.loop.call_soon(self.pump)
         else:
             self.pump()
 
+    @property
+    def running(self) -> int:
+        """How many handlers that may wait have left the mailbox."""
+        mailbox = self._host.mailbox
+        return len(self.tasks) - (1 if mailbox and mailbox[0].task is not None else 0)
+
     def pump(self) -> None:
         """Deliver what waits, while the gate is free."""
         host, mailbox = self._host, self._host.mailbox
         while mailbox and host.is_open and host.gate.free and not host.running:
             message = mailbox[0]
-            if message.reply.done() and message.task is None:  # the caller has gone; nothing of it happened
-                mailbox.popleft()
-            elif message.handler.suspends:
+            if message.handler.suspends:
                 if message.task is None:  # it leaves the mailbox with its first step: what is behind it waits
                     run = self._run_task(message)
                     message.task = self.tasks[message] = host.node.loop.create_task(run, context=message.context)
@@ -52,6 +56,8 @@ class Delivery:
                 mailbox.popleft()
                 message.context.run(self._run_at_once, message)
         host.refresh()
+        if host.node.attentive:
+            host.node.rested(host)
 
     def _run_at_once(self, message: Message) -> None:
         value: object = None

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .database import Database, DatabaseFailure
+from .database import Database, DatabaseFailure, NotADatabase
 from .errors import ActorFileError, QueryError
 from .files import create_file, make_folder
 from .host import Host, State
@@ -39,7 +39,10 @@ def open_now(host: Host) -> bool:
             host.run(kind.start, (), {})
     except BaseException as error:
         fail_opening(host, error)
-        raise _presentable(host, error) from error
+        presentable = _presentable(host, error)
+        if presentable is error:
+            raise
+        raise presentable from error
     _opened(host)
     return True
 
@@ -88,7 +91,10 @@ def _create(path: Path, image: bytes) -> None:
 
 def _attach(host: Host, path: Path) -> None:
     node = host.node
-    database = Database(path, vfs=node.vfs, sync=node.durability.sync)
+    try:
+        database = Database(path, vfs=node.vfs, sync=node.durability.sync)
+    except NotADatabase as error:
+        raise ActorFileError(str(path), f"{error}; put a backup in its place") from error
     try:
         meta = _identified(host, database)
         host.attach(database)
@@ -166,9 +172,12 @@ async def close(host: Host, reason: str) -> None:
         if host.dead:
             return
         await _leave(host)
-    except Exception as error:
-        log.warning("actor %s was not closed cleanly", host.address, exc_info=True)
-        host.reset(f"closing failed: {error}")
+    except BaseException as error:
+        if isinstance(error, Exception):
+            log.warning("actor %s was not closed cleanly", host.address, exc_info=True)
+        host.reset(f"closing failed: {error!r}")
+        if not isinstance(error, Exception):
+            raise
 
 
 async def _stop(host: Host, reason: str) -> None:
@@ -180,6 +189,7 @@ async def _stop(host: Host, reason: str) -> None:
     task = asyncio.current_task()
     assert task is not None
     limit = host.node.clock.call_later(host.node.limits.stop_seconds, task.cancel)
+    host.node.stopping.add(task)
     try:
         await Segments(host, host.kind.stop.function(host.actor, reason), token)
     except asyncio.CancelledError:
@@ -188,6 +198,7 @@ async def _stop(host: Host, reason: str) -> None:
     except Exception:
         log.exception("stop() of actor %s failed", host.address)
     finally:
+        host.node.stopping.discard(task)
         limit.cancel()
         if not host.dead:
             host.unhold()

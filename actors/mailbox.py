@@ -75,17 +75,20 @@ class Mailbox(deque[Message]):
             raise Overloaded(str(self._owner), f"{self._load.bytes} + {message.size} bytes (runtime_mailbox_bytes)")
         self.bytes += message.size
         self._load.bytes += message.size
-        message.reply.add_done_callback(partial(self._answered, message.size))
+        message.reply.add_done_callback(partial(self._answered, message))
         self.append(message)
 
-    def _answered(self, size: int, _reply: asyncio.Future[Any]) -> None:
-        self.bytes -= size
-        self._load.bytes -= size
+    def _answered(self, message: Message, _reply: asyncio.Future[Any]) -> None:
+        self.bytes -= message.size
+        self._load.bytes -= message.size
+        if message.task is None and message in self:  # its caller has gone before it began: nothing of it happens
+            self.remove(message)
 
-
-def make_room(owner: object, limits: Limits, turn: Turn) -> None:
-    """Let one more message join the turn without a mailbox. Raises Overloaded."""
-    if turn.waiting >= limits.mailbox_messages:
-        raise Overloaded(str(owner), f"{turn.waiting} messages wait (mailbox_messages)")
-    if turn.bytes >= limits.mailbox_bytes:
-        raise Overloaded(str(owner), f"{turn.bytes} bytes wait (mailbox_bytes)")
+    def join(self, turn: Turn, running: int, size: int) -> None:
+        """Let one more message join the turn without waiting here. Raises Overloaded."""
+        limits = self._limits
+        if turn.waiting + running >= limits.mailbox_messages:
+            raise Overloaded(str(self._owner), f"{turn.waiting + running} messages wait (mailbox_messages)")
+        turn.bytes += size
+        if self.bytes + turn.bytes > limits.mailbox_bytes:
+            raise Overloaded(str(self._owner), f"{self.bytes + turn.bytes} bytes (mailbox_bytes)")

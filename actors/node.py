@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import weakref
 from collections import OrderedDict, deque
@@ -106,6 +105,7 @@ class Node:
         self._open_files_max = limits.open_files_max()
         self._wanting: deque[asyncio.Future[None]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
+        self.stopping: set[asyncio.Task[Any]] = set()  # tasks inside a stop() hook
         self._sweeper: Timer | None = None
         self._rest = asyncio.Event()
         self.loop: asyncio.AbstractEventLoop
@@ -129,7 +129,7 @@ class Node:
 
     def _busy(self) -> bool:
         """Whether something will go on by itself, without time passing."""
-        return bool(self.threads.in_flight or self.dirty or self.closing or self.catalog.writing)
+        return bool(self.threads.in_flight or self.dirty or self.catalog.writing)
 
     # Addresses
 
@@ -153,7 +153,8 @@ class Node:
         return cast(A, kind.stub_class(self, kind, address, sender))
 
     async def list(self, cls: type[Actor], tenant: str, prefix: str, after: str | None, limit: int) -> list[ActorInfo]:
-        """Actors of the class, from the catalogue."""
+        """Actors of the class, from the catalogue. Raises RuntimeClosed."""
+        self.admit(None)
         return await self.catalog.list(tenant, self.kind(cls).namespace, prefix, after, limit)
 
     # Hosts
@@ -182,7 +183,9 @@ class Node:
 
     def opened(self, host: Host) -> None:
         """A host is open: watch when it becomes idle."""
-        if self._sweeper is None:
+        if self.draining:
+            self._rest.set()
+        elif self._sweeper is None:
             self._sweep_later()
 
     def rested(self, host: Host) -> None:
@@ -205,7 +208,8 @@ class Node:
         return host.closed
 
     async def evict_idle(self, address: Address) -> bool:
-        """Evict the actor if it is idle; whether it is out of memory on return."""
+        """Evict the actor if it is idle; whether it is out of memory on return. Raises RuntimeClosed."""
+        self.admit(None)
         host = self.hosts.get(address)
         if host is not None and host.idle:
             self.evict(host, "asked")
@@ -315,14 +319,12 @@ class Node:
         if self.draining:
             return
         self._drain()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self.limits.close_seconds):
-                await self._drained()
-        for host in list(self.hosts.values()):
-            host.reset("the runtime closed before it came to rest (close_seconds)")
-        while self._tasks or self.closing:
-            await pass_once()
-            await asyncio.gather(*self._tasks, *self.closing.values(), return_exceptions=True)
+        drained = self.loop.create_task(self._drained())
+        patience = self.loop.create_task(self.clock.patience(self.limits.close_seconds))
+        await asyncio.wait([drained, patience], return_when=asyncio.FIRST_COMPLETED)
+        drained.cancel()
+        patience.cancel()
+        await self._end("the runtime closed before it came to rest (close_seconds)")
         await self.catalog.close()
         self.threads.close()
         self._lock.release()
@@ -347,16 +349,21 @@ class Node:
         if self.draining:
             return
         self._drain()
-        for host in list(self.hosts.values()):
-            host.reset("the runtime crashed")
         for task in list(self._tasks):
+            task.cancel()
+        await self._end("the runtime crashed")
+        self.catalog.abandon()
+        self.threads.close()
+        self._lock.release()
+
+    async def _end(self, reason: str) -> None:
+        for host in list(self.hosts.values()):
+            host.reset(reason)
+        for task in list(self.stopping):
             task.cancel()
         while self._tasks or self.closing:
             await pass_once()
             await asyncio.gather(*self._tasks, *self.closing.values(), return_exceptions=True)
-        self.catalog.abandon()
-        self.threads.close()
-        self._lock.release()
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         task = self.loop.create_task(coroutine)

@@ -13,11 +13,11 @@ from collections.abc import Callable, Coroutine
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
-from .codec import ATOMS, share, size
+from .codec import ATOMS, share, size, weigh
 from .gates import pass_once
 from .handlers import Handler
 from .host import Host
-from .mailbox import Message, make_room
+from .mailbox import Message
 from .names import Address
 from .segments import CURRENT
 
@@ -102,7 +102,7 @@ def _direct(handler: Handler) -> Method:
         if not host.ready or host.running or self._z0_sender is not None or CURRENT.get() is not None:
             return await _post(self, handler, args, kwargs)
         if host.turn is not None:
-            make_room(host.address, host.node.limits, host.turn)
+            host.mailbox.join(host.turn, host.delivery.running, weigh(args, kwargs))
         if keeps:
             for value in args:
                 if type(value) not in ATOMS:
@@ -124,8 +124,12 @@ def _direct(handler: Handler) -> Method:
         if turn is None:
             if lone:
                 host.ended_alone()
+            if host.node.attentive:
+                host.node.rested(host)
         else:  # wait at the output gate; the first of the turn to come back commits for all
             turn.waiting += 1
+            if turn.waiting == 1 and not lone:  # others may join, within the mailbox's bytes
+                turn.bytes += weigh(args, kwargs)
             if lone:
                 host.streak += 1
             else:

@@ -17,7 +17,7 @@ from msgspec.structs import astuple
 
 from z0.actors.clock import Clock
 from z0.actors.database import Row
-from z0.actors.errors import ConstraintFailed, IdempotencyConflict, QueryError
+from z0.actors.errors import CommitUnknown, ConstraintFailed, IdempotencyConflict, QueryError
 from z0.actors.names import Address
 from z0.actors.writes import Writes
 
@@ -189,6 +189,8 @@ class Ledger:
         except ConstraintFailed:
             self._open_projections()
             return self._repeat(new)
+        except CommitUnknown:  # this incarnation is over, projections and all
+            raise
         except Exception:
             self._open_projections()
             raise

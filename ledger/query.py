@@ -160,7 +160,7 @@ def _data_terms(paths: object, terms: list[str], bindings: list[Binding]) -> Non
         elif isinstance(value, bool):
             terms.append(f"json_type(data, {at}) = '{'true' if value else 'false'}'")
         elif isinstance(value, str) and _is_utf8(value):
-            terms.append(f"json_extract(data, {at}) = ?")
+            terms.append(f"json_extract(data, {at}) = ? AND json_type(data, {at}) = 'text'")
             bindings.append(value)
         elif isinstance(value, float) or _is_int64(value):  # JSON's true is no 1
             terms.append(f"json_extract(data, {at}) = ? AND json_type(data, {at}) IN ('integer', 'real')")

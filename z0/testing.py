@@ -80,6 +80,10 @@ class VirtualClock:
         """Do not let time pass while `busy()`."""
         self._watched.append(busy)
 
+    async def patience(self, span: Span) -> None:
+        """Return when all is quiet: what waits for time to pass would wait for ever."""
+        await self.settle()
+
     async def advance(self, span: Span) -> None:
         """Move the time, firing what falls due deadline by deadline, and return when all is quiet."""
         await self.settle()
