@@ -88,6 +88,7 @@ class Delivery:
         self._answer(message, value, error)
         if not host.dead:
             self.pump()
+            host.node.touch(host)
             host.node.rested(host)
 
     def _answer(self, message: Message, value: object, error: BaseException | None) -> None:

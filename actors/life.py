@@ -52,7 +52,7 @@ async def open_later(host: Host) -> None:
     node = host.node
     try:
         while (predecessor := node.closing.get(host.address)) is not None:
-            await asyncio.shield(predecessor)
+            await asyncio.shield(predecessor.closed)
         await node.slot(host)
         path = _path(host)
         if not path.exists():

@@ -94,7 +94,7 @@ class Node:
         self.kinds: dict[type[Actor], Kind] = {}
         self._namespaces: dict[str, Kind] = {}
         self.hosts: OrderedDict[Address, Host] = OrderedDict()  # least recently used first
-        self.closing: dict[Address, asyncio.Future[None]] = {}
+        self.closing: dict[Address, Host] = {}  # their files are not closed yet; a successor waits
         self.suspect: set[Address] = set()  # storage failed: a full checkpoint must succeed before the next message
         self.dirty = 0  # actors with a turn that is not durable
         self.load = Load()
@@ -114,7 +114,9 @@ class Node:
         self._lock: DirectoryLock
 
     def open(self) -> None:
-        """Take the data directory. Raises DataDirLocked."""
+        """Take the data directory. Raises DataDirLocked, RuntimeClosed."""
+        if self.draining:
+            raise RuntimeClosed
         self.loop = asyncio.get_running_loop()
         os.register_at_fork(after_in_child=partial(_forked, weakref.ref(self)))
         make_folder(self.path.absolute())
@@ -190,7 +192,6 @@ class Node:
 
     def rested(self, host: Host) -> None:
         """A host may have become idle: somebody may be waiting for that."""
-        self.touch(host)
         if not self.attentive or not host.idle:
             return
         if self.draining:
@@ -203,7 +204,7 @@ class Node:
         assert host.idle
         host.state, host.ready = State.CLOSING, False
         del self.hosts[host.address]
-        self.closing[host.address] = host.closed
+        self.closing[host.address] = host
         self._spawn(life.close(host, reason))
         return host.closed
 
@@ -215,7 +216,7 @@ class Node:
             self.evict(host, "asked")
         closing = self.closing.get(address)
         if closing is not None:
-            await asyncio.shield(closing)
+            await asyncio.shield(closing.closed)
         return address not in self.hosts
 
     def left(self, host: Host) -> None:
@@ -225,7 +226,7 @@ class Node:
             self._open_files -= 1
         if self.hosts.get(host.address) is host:
             del self.hosts[host.address]
-        if self.closing.get(host.address) is host.closed:
+        if self.closing.get(host.address) is host:
             del self.closing[host.address]
         if not host.closed.done():
             host.closed.set_result(None)
@@ -243,7 +244,7 @@ class Node:
         """A host was reset: close its file without believing it, then let a successor open."""
         if self.hosts.get(host.address) is host:
             del self.hosts[host.address]
-        self.closing[host.address] = host.closed
+        self.closing[host.address] = host
         if not hasattr(host, "database"):
             self.left(host)
             return
@@ -361,9 +362,12 @@ class Node:
             host.reset(reason)
         for task in list(self.stopping):
             task.cancel()
-        while self._tasks or self.closing:
+        while self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
             await pass_once()
-            await asyncio.gather(*self._tasks, *self.closing.values(), return_exceptions=True)
+        for host in list(self.closing.values()):
+            host.reset(reason)  # its closing never began
+            await host.closed
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         task = self.loop.create_task(coroutine)
