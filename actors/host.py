@@ -130,7 +130,7 @@ class Host:
         """
         writes = self.writes
         writes.segment += 1
-        writes.lone = lone
+        writes.lone = lone and handler.direct is not None  # which writes once, as the last thing that it does
         self.led = led
         self.running = True
         try:

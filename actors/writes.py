@@ -196,6 +196,9 @@ class Writes:
         self.wrote = -1
         host.turn = None
         host.node.dirty -= 1
+        turn.done = True
+        if host.outbox:
+            host.node.loop.call_soon(host.outbox.release)
         return True
 
     def _undo_file(self) -> None:
