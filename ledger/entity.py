@@ -31,7 +31,8 @@ def _append(entity: Entity, args: tuple[Any, ...], fields: dict[str, Any]) -> Fa
     if new.type not in entity._z0_accepts and "*" not in entity._z0_accepts:
         return entity._z0_existing(new)
     fact = entity.ledger.write(new)
-    return fact if fact.data is None else copy_fact(fact)
+    # Projections have seen a new fact and may have kept its data; a repeated one was read for this caller alone.
+    return fact if fact.data is None or entity.ledger.repeated else copy_fact(fact)
 
 
 class Entity(Actor):

@@ -81,7 +81,8 @@ class Ledger:
         self._types = projections
         self._snapshot_facts = snapshot_facts
         self._prefix = id_prefix(address.namespace, address.name)
-        self._repeats = False  # the last append was a repeat
+        self.repeated = False
+        """Whether the last append was a repeat, so that its fact had been there."""
         self.broken: dict[str, ProjectionError] = {}
         self._states: dict[str, Projection] = {}
         self._snapshot_seq: dict[str, int] = {}
@@ -117,12 +118,15 @@ class Ledger:
 
     def existing(self, new: Draft) -> Fact | None:
         """The fact that the draft's idempotency key stands for, if any. Raises IdempotencyConflict."""
-        try:
-            row = None if new.idempotency_key is None else self._row(_BY_KEY, new.idempotency_key)
-        except UnicodeEncodeError:
-            raise not_utf8(new) from None
-        if row is None:
+        if new.idempotency_key is None:
             return None
+        try:
+            rows = self._writes.rows(_BY_KEY, new.idempotency_key)
+        except QueryError as error:
+            raise not_utf8(new) or error from None
+        if not rows:
+            return None
+        row = rows[0]
         if row[17] == new.text and content(row) == content_of(new):  # as a rule to the letter
             return make_fact(f"{self._prefix}{row[0]}", *row[:17], new.data, row[18])
         fact = fact_of(self._prefix, row)
@@ -151,7 +155,7 @@ class Ledger:
             raise
 
     def _write(self, new: Draft) -> Fact:
-        if self._repeats or new.expected_seq is not None:
+        if self.repeated or new.expected_seq is not None:
             existing = self._look_up(new)
             if existing is not None:
                 return existing
@@ -163,8 +167,8 @@ class Ledger:
         columns = (seq, new.type, new.subtype, timestamp, self._tenant, self._name, *astuple(new)[2:14])
         try:
             hash = blake2b(previous + encode(columns), digest_size=32).digest()  # chain.link, without the call
-        except UnicodeEncodeError:
-            raise not_utf8(new) from None
+        except UnicodeEncodeError as error:
+            raise not_utf8(new) or error from None
         fact = make_fact(f"{self._prefix}{seq}", *columns[:17], new.data, hash)
         writes = self._writes
         if seq % self._snapshot_facts and writes.alone:
@@ -201,7 +205,7 @@ class Ledger:
         """The fact that stands in the way of this one. Raises IdempotencyConflict."""
         existing = self.existing(new)
         assert existing is not None, "an INSERT into facts can only fail for its idempotency key"
-        self._repeats = True
+        self.repeated = True
         self._writes.drop_empty()
         return existing
 
@@ -209,7 +213,7 @@ class Ledger:
         """The fact that is there already: the key comes before every refusal. Raises ConcurrencyConflict."""
         existing = self.existing(new)
         if existing is None:
-            self._repeats = False
+            self.repeated = False
             if new.expected_seq is not None and new.expected_seq != self.head:
                 raise ConcurrencyConflict(self._entity, new.expected_seq, self.head)
         return existing
