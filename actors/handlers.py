@@ -6,11 +6,13 @@ import dis
 import inspect
 from collections.abc import Callable, Coroutine
 from types import CodeType
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import msgspec
 
 from .idempotency import key_parameter, once
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 HOOKS = frozenset({"start", "stop", "alarm"})
 """Called by the engine, never by a message."""
@@ -39,11 +41,11 @@ class outside:
         self.function: Callable[..., Any] | None = None
         self.name = ""
 
-    def __call__(self, function: Any) -> Any:
+    def __call__(self, function: F) -> F:
         """Decorate."""
         self.function = function
         self.__doc__ = function.__doc__
-        return self
+        return cast(F, self)
 
     def __set_name__(self, owner: type, name: str) -> None:
         """Learn its name."""

@@ -14,6 +14,7 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from .codec import ATOMS, share, size, weigh
+from .errors import InvalidMessage
 from .gates import pass_once
 from .handlers import Handler
 from .host import Host
@@ -161,7 +162,10 @@ async def _post(stub: Stub, handler: Handler, args: tuple[Any, ...], kwargs: dic
     node = stub._z0_node
     call = CURRENT.get()
     sender = stub._z0_sender or (call.host if call is not None else None)
-    args, kwargs = share(args), share(kwargs)
+    try:
+        args, kwargs = share(args), share(kwargs)
+    except RecursionError:
+        raise InvalidMessage(f"arguments of {handler.name} are nested too deeply, or in a circle") from None
     node.admit(sender)
     reply: asyncio.Future[Any] = node.loop.create_future()
     message = Message(handler, args, kwargs, size(args) + size(kwargs), copy_context(), reply)

@@ -61,6 +61,8 @@ class Entity(Actor):
         cls._z0_projections = dict(cls._z0_projections)
         for name, kind in found.items():
             cls._z0_projections[name] = ProjectionType(name, kind)
+            if hasattr(Entity, name):
+                raise TypeError(f"{cls.__name__}.{name}: the name belongs to z0.Entity; name the projection otherwise")
             setattr(cls, name, ProjectionAttribute(name))
         if isinstance(cls.accepts, str):
             raise TypeError(f"{cls.__name__}.accepts is a set of fact types, not a string")

@@ -16,6 +16,7 @@ from .errors import InvalidFact
 
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 DATA_BYTES_MAX = 1024 * 1024
+DATA_DEPTH_MAX = 100  # SQLite's JSON reads 1,000, and whoever decodes it needs stack for each
 
 Word = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 Reference = Annotated[str, msgspec.Meta(min_length=1, max_length=512)]
@@ -202,9 +203,19 @@ def encode_data(data: object) -> tuple[str, JsonObject]:
         raise InvalidFact("data", f"is not JSON: {error}") from None
     if not same:
         raise InvalidFact("data", "holds a value that JSON does not bring back as it was; use JSON's own types")
+    if raw.count(b"[") + raw.count(b"{") > DATA_DEPTH_MAX and _is_deeper(copy, DATA_DEPTH_MAX):
+        raise InvalidFact("data", f"is nested more than {DATA_DEPTH_MAX} deep")
     if len(raw) > DATA_BYTES_MAX:
         raise InvalidFact("data", f"is {len(raw)} bytes of JSON, more than {DATA_BYTES_MAX}; store it elsewhere")
     return raw.decode(), copy
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    """Whether lists and dicts are nested in the value more than so many levels deep."""
+    if not isinstance(value, (dict, list)):
+        return False
+    items = value.values() if isinstance(value, dict) else value
+    return levels == 0 or any(_is_deeper(item, levels - 1) for item in items)
 
 
 def _as_arrays(value: Any) -> Any:

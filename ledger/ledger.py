@@ -132,7 +132,7 @@ class Ledger:
         fact = fact_of(self._prefix, row)
         differs = [name for name in (*CONTENT, "data") if getattr(fact, name) != getattr(new, name)]
         if differs:
-            raise IdempotencyConflict(cast(str, new.idempotency_key), f"fact {fact.id}: {', '.join(differs)}")
+            raise IdempotencyConflict(new.idempotency_key, f"fact {fact.id}: {', '.join(differs)}")
         return fact
 
     def write_many(self, drafts: Sequence[Draft]) -> list[Fact]:
@@ -204,7 +204,8 @@ class Ledger:
     def _repeat(self, new: Draft) -> Fact:
         """The fact that stands in the way of this one. Raises IdempotencyConflict."""
         existing = self.existing(new)
-        assert existing is not None, "an INSERT into facts can only fail for its idempotency key"
+        if existing is None:  # not the key, but the seq
+            raise LedgerCorrupt(self._entity, self.head + 1, "was written by somebody else")
         self.repeated = True
         self._writes.drop_empty()
         return existing

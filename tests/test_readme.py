@@ -12,7 +12,8 @@ README = Path(__file__).parent.parent / "README.md"
 
 
 def block(language: str, number: int) -> str:
-    return re.findall(rf"```{language}\n(.*?)```", README.read_text(), re.DOTALL)[number]
+    found: list[str] = re.findall(rf"```{language}\n(.*?)```", README.read_text(), re.DOTALL)
+    return found[number]
 
 
 async def run(program: Path) -> str:

@@ -1,0 +1,155 @@
+"""Posts facts until somebody kills it: the child process of the kill tests.
+
+    python kill_child.py DATA JOURNAL SEED DURABILITY
+
+Before each message a line "try <message>" goes to the journal, and after its acknowledgement a line "ack <message>",
+each by one write to a file opened for appending: what is in it survives the kill. Messages that the last incarnation
+tried and was not told of are sent again first, under the same keys.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import sys
+from pathlib import Path
+from typing import Any
+
+import z0
+
+TILLS = 6
+CALLERS = (1, 4)
+LIMITS = z0.Limits(open_files=4, idle_seconds=0.05, snapshot_facts=20, checkpoint_pages=40)
+
+
+class Till(z0.Entity):
+    """An entity with a message of each sort. The keys of its facts tell which message wrote them."""
+
+    accepts = {"single", "many"}
+    indexes = ("data.message",)
+    balance: z0.Balance
+
+    async def start(self) -> None:
+        self.storage.sql("CREATE TABLE IF NOT EXISTS messages(message PRIMARY KEY)")
+
+    @z0.idempotent("message")
+    async def charge(self, message: str) -> z0.Fact:
+        """Idempotent by its reply; writes a fact, a row and a key together."""
+        self.storage.sql("INSERT INTO messages VALUES(?)", message)
+        self.storage.put(message, 1)
+        return self.ledger.append("charge", amount=-3, idempotency_key=message)
+
+    async def slow(self, message: str) -> None:
+        """Writes, waits, and writes again."""
+        self.ledger.append("slow", amount=1, idempotency_key=f"{message}/1")
+        await asyncio.sleep(0)
+        self.ledger.append("slow", amount=1, idempotency_key=f"{message}/2")
+        await self.storage.sync()
+        self.ledger.append("slow", amount=1, idempotency_key=f"{message}/3")
+
+    async def transfer(self, message: str, to: str) -> None:
+        """Moves money to another till, and notes that it arrived."""
+        self.ledger.append("out", amount=-7, idempotency_key=f"{message}/out")
+        await self.get(Till, to).take(message)
+        self.ledger.append("arrived", idempotency_key=f"{message}/arrived")
+
+    async def take(self, message: str) -> None:
+        """The other side of a transfer."""
+        self.ledger.append("in", amount=7, idempotency_key=f"{message}/in")
+
+    async def never(self, message: str) -> None:
+        """Leaves nothing behind."""
+        self.storage.sql("INSERT INTO messages VALUES(?)", message)
+        self.ledger.append("never", amount=1_000, idempotency_key=message)
+        raise LookupError("never")
+
+    async def messages(self) -> list[str]:
+        """What `charge` wrote beside its facts: the table, which must be the key-value pairs too."""
+        rows = sorted(message for (message,) in self.storage.sql("SELECT message FROM messages"))
+        assert rows == sorted(self.storage.list())
+        return rows
+
+
+def till_of(message: str) -> str:
+    """The till that a message is for; it is part of the message's text "<sort>:<till>:<other till>:<number>"."""
+    return message.split(":")[1]
+
+
+def keys_of(message: str) -> list[tuple[str, str]]:
+    """Till and key of each fact that there is once the message is acknowledged."""
+    sort, till, other, _ = message.split(":")
+    match sort:
+        case "many" | "slow":
+            return [(till, f"{message}/{part}") for part in (1, 2, 3)]
+        case "transfer":
+            return [(till, f"{message}/out"), (other, f"{message}/in"), (till, f"{message}/arrived")]
+        case "never":
+            return []
+        case _:
+            return [(till, message)]
+
+
+async def send(runtime: z0.Runtime, message: str) -> None:
+    """Send one message."""
+    sort, name, other, _ = message.split(":")
+    till = runtime.get(Till, name)
+    match sort:
+        case "single":
+            await till.append("single", amount=5, idempotency_key=message, data={"message": message})
+        case "many":
+            await till.append_many(
+                [{"type": "many", "amount": part, "idempotency_key": f"{message}/{part}"} for part in (1, 2, 3)]
+            )
+        case "transfer":
+            await till.transfer(message, other)
+        case "never":
+            try:
+                await till.never(message)
+            except LookupError:
+                return
+            raise AssertionError("a message that raises was acknowledged")
+        case _:
+            await getattr(till, sort)(message)
+
+
+def new_message(chance: random.Random) -> str:
+    """A message of a random sort for a random till."""
+    sort = chance.choice(["single", "single", "single", "many", "charge", "slow", "transfer", "never"])
+    till, other = chance.sample(range(TILLS), 2)
+    return f"{sort}:{till}:{other}:{chance.getrandbits(64):016x}"
+
+
+def left_over(journal: Path) -> list[str]:
+    """Messages that were tried and not acknowledged."""
+    lines = journal.read_text().splitlines() if journal.exists() else []
+    tried = {line[4:]: None for line in lines if line.startswith("try ")}
+    for line in lines:
+        if line.startswith("ack "):
+            tried.pop(line[4:], None)
+    return list(tried)
+
+
+async def main(data: str, journal: str, seed: int, durability: Any) -> None:
+    """Post until killed."""
+    chance = random.Random(seed)
+    again = left_over(Path(journal))
+    file = os.open(journal, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+    async def caller(runtime: z0.Runtime) -> None:
+        for _ in range(chance.randrange(10, 60)):
+            message = again.pop() if again else new_message(chance)
+            os.write(file, f"try {message}\n".encode())
+            await send(runtime, message)
+            os.write(file, f"ack {message}\n".encode())
+            if chance.random() < 0.05:
+                await runtime.evict(Till, till_of(message))
+
+    while True:
+        async with z0.Runtime(data, limits=LIMITS, durability=durability) as runtime:
+            print("open", flush=True)
+            await asyncio.gather(*[caller(runtime) for _ in range(chance.choice(CALLERS))])
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]))
