@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 Mode = Literal["full", "relaxed"]
 _SMOOTHING = 0.1
+_MESSAGE_NS = 10_000  # of a commit's time, about what each message's pages take; the rest is the sync
 
 
 class Durability(Protocol):
@@ -61,21 +62,22 @@ class FileSync:
                 host.database.execute("COMMIT")
             except RawError as caught:
                 failure = caught
-            self._learn(perf_ns() - started)
+            self._learn(perf_ns() - started, turn)
             host.committed(turn, failure)
         else:
-            host.parking.commit(turn, partial(self._timed_commit, host.database, dirty == 1))
+            host.parking.commit(turn, partial(self._timed_commit, host.database, turn, dirty == 1))
 
     async def sync_now(self, host: Host) -> None:
         """Nothing to do: a committed turn is durable."""
 
-    def _timed_commit(self, database: Database, alone: bool) -> None:
+    def _timed_commit(self, database: Database, turn: Turn, alone: bool) -> None:
         started = perf_ns()
         database.commit()
         if alone:  # beside others a commit is slow for reasons that say nothing of the device
-            self._learn(perf_ns() - started)
+            self._learn(perf_ns() - started, turn)
 
-    def _learn(self, ns: int) -> None:
+    def _learn(self, ns: int, turn: Turn) -> None:
+        ns = max(0, ns - turn.waiting * _MESSAGE_NS)
         smoothed = self.smoothed_ns
         # an outlier counts no more than twice the usual: the machine's hiccups say nothing of the device
         smoothed += (min(ns, 2 * smoothed) - smoothed) * _SMOOTHING
