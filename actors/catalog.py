@@ -39,6 +39,7 @@ _COMPLETE = "SELECT 1 FROM z0_meta WHERE key = 'complete'"
 _REGISTER = "INSERT OR IGNORE INTO actors(tenant, namespace, name, path, last_use) VALUES(?, ?, ?, ?, ?)"
 _UPDATE = "UPDATE actors SET size = ?, facts = ?, last_use = ? WHERE tenant = ? AND namespace = ? AND name = ?"
 _HAS = "SELECT 1 FROM actors WHERE tenant = ? AND namespace = ? AND name = ?"
+_SIZE = "SELECT size FROM actors WHERE tenant = ? AND namespace = ? AND name = ?"
 _LIST = (
     "SELECT tenant, namespace, name, path, size, facts, next_alarm, last_use FROM actors"
     " WHERE tenant = ? AND namespace = ? AND name >= ? AND (? IS NULL OR name > ?)"
@@ -123,6 +124,10 @@ class Catalog:
     def has(self, address: Address) -> bool:
         """Whether the actor is listed, durably."""
         return bool(self._reader.rows(_HAS, *address))
+
+    def was_left(self, address: Address) -> bool:
+        """Whether the actor was evicted once, so that its file was complete and must be there."""
+        return any(row[0] is not None for row in self._reader.rows(_SIZE, *address))
 
     async def register(self, address: Address, now_us: int) -> None:
         """List a new actor; durable on return."""

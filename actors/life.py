@@ -56,6 +56,8 @@ async def open_later(host: Host) -> None:
         await node.slot(host)
         path = _path(host)
         if not path.exists():
+            if node.catalog.was_left(host.address):
+                raise ActorFileError(str(path), "the actor's file is gone; put a backup in its place")
             await node.threads.call(partial(_create, path, _image(host)))
         if not node.catalog.has(host.address):
             await node.catalog.register(host.address, node.clock.now_us())

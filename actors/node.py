@@ -105,6 +105,7 @@ class Node:
         self._open_files_max = limits.open_files_max()
         self._wanting: deque[asyncio.Future[None]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._opening: set[asyncio.Task[None]] = set()
         self.stopping: set[asyncio.Task[Any]] = set()  # tasks inside a stop() hook
         self._sweeper: Timer | None = None
         self._rest = asyncio.Event()
@@ -174,7 +175,9 @@ class Node:
             return host
         host = self.hosts[address] = Host(self, kind, address)
         if not life.open_now(host):
-            self._spawn(life.open_later(host))
+            opening = self._spawn(life.open_later(host))
+            self._opening.add(opening)
+            opening.add_done_callback(self._opening.discard)
         return host
 
     def touch(self, host: Host) -> None:
@@ -360,7 +363,7 @@ class Node:
     async def _end(self, reason: str) -> None:
         for host in list(self.hosts.values()):
             host.reset(reason)
-        for task in list(self.stopping):
+        for task in [*self.stopping, *self._opening]:
             task.cancel()
         while self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -369,10 +372,11 @@ class Node:
             host.reset(reason)  # its closing never began
             await host.closed
 
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self.loop.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(partial(_ended, self._tasks))
+        return task
 
 
 def _forked(reference: weakref.ref[Node]) -> None:
