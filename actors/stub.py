@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
-from .codec import ATOMS, share, size, weigh
+from .codec import ATOMS, share, weigh
 from .errors import InvalidMessage
 from .gates import pass_once
 from .handlers import Handler
@@ -168,7 +168,7 @@ async def _post(stub: Stub, handler: Handler, args: tuple[Any, ...], kwargs: dic
         raise InvalidMessage(f"arguments of {handler.name} are nested too deeply, or in a circle") from None
     node.admit(sender)
     reply: asyncio.Future[Any] = node.loop.create_future()
-    message = Message(handler, args, kwargs, size(args) + size(kwargs), copy_context(), reply)
+    message = Message(handler, args, kwargs, weigh(args, kwargs), copy_context(), reply)
 
     def deliver() -> None:
         host = stub._z0_host = node.host(stub._z0_kind, stub._z0_address)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import shutil
 import sqlite3
 import subprocess
@@ -14,7 +16,7 @@ import pytest
 from cyclopts import App
 
 import z0
-from z0 import bank, cli, inspect
+from z0 import bank, cli, inspect, terminal
 
 EVIL = "\x1b[31mred\x1b]0;title\x07\u202e\x9b\u2028[bold]x[/bold]"
 
@@ -192,9 +194,9 @@ async def test_hostile_text_reaches_no_terminal(tmp_path: Path, capsys: Output) 
 
 
 def test_text_that_is_only_foreign_is_left_alone() -> None:
-    assert cli.printable("žluťoučký 日本語 émoji 🎉") == "žluťoučký 日本語 émoji 🎉"
-    assert cli.printable("a\nb\t\x7f\U000e0001") == r"a\nb\t\x7f\U000e0001"
-    assert json.loads(cli.json_text({"\U000e0001": "\x7f\u202e"})) == {"\U000e0001": "\x7f\u202e"}
+    assert terminal.printable("žluťoučký 日本語 émoji 🎉") == "žluťoučký 日本語 émoji 🎉"
+    assert terminal.printable("a\nb\t\x7f\U000e0001") == r"a\nb\t\x7f\U000e0001"
+    assert json.loads(terminal.json_text({"\U000e0001": "\x7f\u202e"})) == {"\U000e0001": "\x7f\u202e"}
 
 
 async def test_a_live_directory_is_read_while_its_owner_writes(tmp_path: Path) -> None:
@@ -236,18 +238,79 @@ def test_a_reader_that_has_seen_enough_is_no_traceback(tmp_path: Path, data: Pat
     process.stderr.close()
 
 
-def test_demo_ends_with_commands_that_work(tmp_path: Path, capsys: Output) -> None:
-    path = tmp_path / "bank.csv"
-    row = "1;2;930101;PRIJEM;VKLAD;700.00;700.00;;;"
-    path.write_text(f"{bank.HEADER}\n{row}\n")
-    code, out, _ = run(capsys, "demo", "--input", path, "--data", tmp_path / "data")
-    assert code == 0
-    commands = [line.partition("z0 ")[2].split() for line in out.splitlines() if line.startswith("  ")]
-    assert [words[0] for words in commands] == ["ls", "facts", "verify"]
-    for words in commands:
-        code, out, _ = run(capsys, *words)
-        assert code == 0
-        assert out
+def one_transaction(folder: Path) -> Path:
+    path = folder / "bank.csv"
+    path.write_text(f"{bank.HEADER}\n1;2;930101;PRIJEM;VKLAD;700.00;700.00;;;\n")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("called", "on_path", "printed"),
+    [
+        ([".venv/bin/z0"], False, ".venv/bin/z0"),
+        (["FOLDER/.venv/bin/z0"], False, ".venv/bin/z0"),
+        (["FOLDER/.venv/bin/z0"], True, "z0"),
+        (["PYTHON", "-m", "z0"], False, "PYTHON -m z0"),
+    ],
+)
+def test_demo_ends_with_commands_that_work_as_typed(
+    tmp_path: Path, called: list[str], on_path: bool, printed: str
+) -> None:
+    script = tmp_path / ".venv" / "bin" / "z0"
+    script.parent.mkdir(parents=True)
+    script.write_text(f"#!{sys.executable}\nimport sys\nfrom z0.cli import main\nsys.exit(main())\n")
+    script.chmod(0o700)
+    one_transaction(tmp_path)
+    environment = {
+        **os.environ,
+        "PATH": str(script.parent if on_path else tmp_path),
+        "PYTHONPATH": str(Path(__file__).parent.parent),
+    }
+    python = min(os.path.relpath(sys.executable, tmp_path), sys.executable, key=len)
+    printed = printed.replace("PYTHON", shlex.quote(python))
+    first = shlex.join(word.replace("FOLDER", str(tmp_path)).replace("PYTHON", sys.executable) for word in called)
+
+    def shell(line: str) -> str:
+        result = subprocess.run(
+            ["/bin/sh", "-c", line],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert (result.returncode, result.stderr) == (0, "")
+        return result.stdout
+
+    out = shell(f"{first} demo --input bank.csv --data 'my data'")
+    lines = [line.strip() for line in out.partition("next:")[2].splitlines() if line]
+    assert lines == [
+        f"{printed} ls 'my data'",
+        f"{printed} facts 'my data' Account/2 --limit 5 --reverse",
+        f"{printed} verify 'my data'",
+    ]
+    assert ["Account/2" in shell(lines[0]), "700" in shell(lines[1]), "0 broken" in shell(lines[2])] == [True] * 3
+
+
+def test_a_command_is_named_as_a_shell_finds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("mine", "other"):
+        script = tmp_path / name / "z0"
+        script.parent.mkdir()
+        script.touch(0o700)
+    (tmp_path / "mine" / "deep").mkdir()
+    mine = tmp_path / "mine"
+    monkeypatch.setattr(sys, "argv", [str(mine / "z0")])
+    for path, folder, expected in (
+        (mine, mine, "z0"),
+        (tmp_path / "other", mine, "./z0"),
+        (tmp_path / "other", tmp_path, "mine/z0"),
+        (tmp_path / "other", mine / "deep", "../z0"),
+        (tmp_path / "other", Path("/usr/share"), str(mine / "z0")),
+    ):
+        monkeypatch.setenv("PATH", str(path))
+        monkeypatch.chdir(folder)
+        assert cli._typed() == expected
 
 
 def test_demo_as_json_is_one_document_and_a_failed_check_is_exit_code_1(tmp_path: Path, capsys: Output) -> None:
@@ -290,7 +353,9 @@ def test_commands_of_other_packages_are_loaded_only_when_called(
 def test_a_command_that_is_not_installed_says_how_to_install_it(
     capsys: Output, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    assert "Not installed here." not in run(capsys, "--help")[1]
     monkeypatch.setattr(cli, "entry_points", lambda group: [])
+    assert "Not installed here." in run(capsys, "--help")[1]
     code, _, err = run(capsys, "bench", "--smoke", "--rounds", 3)
     assert (code, "pip install" in err) == (2, True)
 

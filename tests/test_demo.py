@@ -18,6 +18,9 @@ from rich.console import Console
 
 import z0
 from z0 import bank, demo, inspect
+from z0.check import check_all
+from z0.demo_view import Report, View
+from z0.reconcile import totals
 
 ROWS = gzip.decompress(demo.SAMPLE.read_bytes()).decode().splitlines()
 
@@ -29,9 +32,9 @@ def part(folder: Path, rows: int) -> Path:
     return path
 
 
-async def run(path: Path, data: Path) -> tuple[demo.Report, str]:
+async def run(path: Path, data: Path) -> tuple[Report, str]:
     output = io.StringIO()
-    report = await demo.run(path, data, "full", demo.View(Console(file=output, width=120)))
+    report = await demo.run(path, data, "full", View(Console(file=output, width=120)))
     return report, output.getvalue()
 
 
@@ -46,7 +49,7 @@ async def test_every_transaction_becomes_one_fact_and_the_books_are_right(tmp_pa
     assert report.reconciled.explained
     assert "posting: 300 of 300 facts" in output
     assert "continuing" not in output
-    for name, total in bank.totals(bank.read(path)).items():
+    for name, total in totals(bank.read(path)).items():
         file = inspect.find(tmp_path / "data", f"Account/{name}")
         facts = list(inspect.facts(file))
         assert [fact.seq for fact in facts] == list(range(1, total.transactions + 1))
@@ -71,13 +74,13 @@ async def test_facts_keep_the_banks_order_and_say_all_that_it_said(tmp_path: Pat
 async def test_a_second_run_writes_nothing(tmp_path: Path) -> None:
     path = part(tmp_path, 200)
     await run(path, tmp_path / "data")
-    before = {checked.name: checked.head for checked in inspect.check_all(tmp_path / "data")}
+    before = {checked.name: checked.head for checked in check_all(tmp_path / "data")}
     report, output = await run(path, tmp_path / "data")
     assert report.ok
     assert (report.already_there, report.first.new, report.second.new) == (200, 0, 0)
     assert report.speed_up is None
     assert "continuing: 200 facts already there" in output
-    assert {checked.name: checked.head for checked in inspect.check_all(tmp_path / "data")} == before
+    assert {checked.name: checked.head for checked in check_all(tmp_path / "data")} == before
 
 
 async def test_a_longer_file_continues_a_shorter_one(tmp_path: Path) -> None:
@@ -161,12 +164,12 @@ def test_after_kill_9_it_continues_with_nothing_lost_or_twice(tmp_path: Path) ->
     data = tmp_path / "data"
     code, _ = interrupted(demo.SAMPLE, data, signal.SIGKILL, partial(enough, data, 30))
     assert code == -signal.SIGKILL
-    kept = sum(checked.facts for checked in inspect.check_all(data))
+    kept = sum(checked.facts for checked in check_all(data))
     report = finished(demo.SAMPLE, data)
     assert report["ok"]
     assert 0 < kept <= report["already_there"]
     assert report["already_there"] + report["first"]["new"] == report["transactions"]
-    results = list(inspect.check_all(data))
+    results = list(check_all(data))
     assert sum(checked.facts for checked in results) == report["transactions"]
     assert all(checked.problem is None for checked in results)
 
@@ -190,7 +193,7 @@ def test_many_kills_at_any_moment_lose_nothing(tmp_path: Path) -> None:
     acknowledged = 0
     for least in range(0, 80, 4):
         interrupted(demo.SAMPLE, data, signal.SIGKILL, partial(enough, data, least))
-        results = list(inspect.check_all(data)) if (data / "catalog.sqlite").exists() else []
+        results = list(check_all(data)) if (data / "catalog.sqlite").exists() else []
         assert [checked.problem for checked in results if checked.problem] == []
         kept = sum(checked.facts for checked in results)
         assert kept >= acknowledged

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import z0
-from z0 import inspect
+from z0 import check, inspect
 from z0.actors.errors import ActorFileError
 
 
@@ -56,7 +56,7 @@ async def test_a_live_directory_shows_what_was_acknowledged(tmp_path: Path) -> N
         ]
         details = inspect.show(file_of(tmp_path, "a"))
         facts = list(inspect.facts(file_of(tmp_path, "a")))
-        checked = inspect.check(file_of(tmp_path, "a"))
+        checked = check.check(file_of(tmp_path, "a"))
         assert facts == await runtime.get(Purse, "a").query_facts()
         assert (await runtime.get(Purse, "a").verify()).head.hex() == checked.head == details.head
         assert (details.facts, checked.facts, checked.problem) == (5, 5, None)
@@ -75,7 +75,7 @@ async def test_a_copied_file_is_enough(tmp_path: Path) -> None:
     assert (details.namespace, details.name, details.facts) == ("Purse", "a", 5)
     assert [snapshot.state for snapshot in details.snapshots] == [{"amount": 15}]
     assert [fact.amount for fact in inspect.facts(copy)] == [1, 2, 3, 4, 5]
-    assert inspect.check(copy).problem is None
+    assert check.check(copy).problem is None
     assert sorted(os.listdir(tmp_path)) == ["copy.sqlite", "data"]
 
 
@@ -88,7 +88,7 @@ async def test_an_actor_shows_keys_tables_and_no_ledger(tmp_path: Path) -> None:
     assert (details.keys, details.first_keys[0].key) == (1, "greeting")
     assert details.tables == {'odd "name"': 2}
     assert list(inspect.facts(file_of(tmp_path, "n", "Notes"))) == []
-    assert [checked.problem for checked in inspect.check_all(tmp_path)] == [None]
+    assert [checked.problem for checked in check.check_all(tmp_path)] == [None]
 
 
 @pytest.mark.parametrize(
@@ -109,11 +109,12 @@ async def test_filters_choose_facts_across_pages(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, filters: dict[str, object], seqs: list[int]
 ) -> None:
     monkeypatch.setattr(inspect, "PAGE", 2)
+    monkeypatch.setattr(check, "PAGE", 2)
     async with z0.Runtime(tmp_path) as runtime:
         await fill(runtime, "a", 7)
         found = inspect.facts(file_of(tmp_path, "a"), **filters)  # type: ignore[arg-type]
         assert [fact.seq for fact in found] == seqs
-        assert inspect.check(file_of(tmp_path, "a")).facts == 7
+        assert check.check(file_of(tmp_path, "a")).facts == 7
 
 
 async def test_listing_filters_by_class_prefix_tenant_and_limit(tmp_path: Path) -> None:
@@ -150,7 +151,7 @@ def test_what_is_no_actors_file_is_refused_by_name(tmp_path: Path) -> None:
         foreign.execute("CREATE TABLE t(x)")
     foreign.close()
     for name in ("text", "empty", "foreign", "nothing"):
-        for read in (inspect.show, inspect.check, lambda file: list(inspect.facts(file))):
+        for read in (inspect.show, check.check, lambda file: list(inspect.facts(file))):
             with pytest.raises(ActorFileError, match=name):
                 read(tmp_path / name)
     for actor in (None, "Purse", "/a", "Purse/", "Purse/a"):
@@ -188,7 +189,7 @@ async def test_every_change_to_history_is_found(tmp_path: Path, change: str, fac
         await fill(runtime, "a", 5)
         await fill(runtime, "b", 5)
     tamper(file_of(tmp_path, "a"), change)
-    broken, good = inspect.check_all(tmp_path)
+    broken, good = check.check_all(tmp_path)
     assert (good.problem, good.facts) == (None, 5)
     assert broken.facts == facts
     assert problem in (broken.problem or "")
@@ -202,7 +203,7 @@ async def test_a_lost_damaged_or_foreign_file_is_found(tmp_path: Path) -> None:
     damaged.write_bytes(damaged.read_bytes()[: damaged.stat().st_size // 2])
     file_of(tmp_path, "lost").unlink()
     damaged.with_name("foreign.sqlite").write_text("?")
-    results = {Path(checked.path).stem: checked.problem for checked in inspect.check_all(tmp_path)}
+    results = {Path(checked.path).stem: checked.problem for checked in check.check_all(tmp_path)}
     assert results.pop("good") is None
     assert len(results) == 3
     assert all(results.values())

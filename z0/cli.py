@@ -9,36 +9,28 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import shlex
 import shutil
 import sys
-import unicodedata
 from collections.abc import Callable, Sequence
-from datetime import timedelta
 from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
 from typing import Annotated, Literal
 
-import msgspec
 from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from z0 import demo as bank_demo
-from z0 import inspect
-from z0.actors.clock import EPOCH
+from z0 import demo_view, inspect, terminal
 from z0.actors.errors import ActorFileError, DataDirLocked, InvalidName, Z0Error
 from z0.actors.names import DEFAULT_TENANT, Address
 from z0.bank import BadTransactionFile
+from z0.check import check, check_all
 
 OK, FAILED, USAGE, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 130, 141
 NOT_THERE = (ActorFileError, BadTransactionFile, DataDirLocked, InvalidName)
 COMMANDS = "z0.commands"
 OPTIONAL = {"bench": "pip install z0, or in a checkout: pip install --editable ."}
-WIDTH = 160
-CELL_MAX = 200
 
 Json = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON, for programs.")]
 DataDir = Annotated[Path, Parameter(help="A data directory; its owner may be running.")]
@@ -83,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fail(problem: object, code: int) -> int:
-    sys.stderr.write(f"z0: {printable(problem)}\n")
+    sys.stderr.write(f"z0: {terminal.printable(problem)}\n")
     return code
 
 
@@ -131,19 +123,19 @@ def demo(
 
     Example: z0 demo --data /tmp/demo
     """
-    console = Console(stderr=True) if json else _console()
-    view = bank_demo.View(console)
+    console = Console(stderr=True) if json else terminal.console()
+    view = demo_view.View(console)
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             report = runner.run(bank_demo.run(input, data, durability, view))
     except KeyboardInterrupt:
         return _fail("interrupted; what was acknowledged is kept: the same command continues", INTERRUPTED)
     if json:
-        _print_json(report)
+        terminal.print_json(report)
     else:
-        console.print(bank_demo.summary(report))
+        console.print(demo_view.summary(report))
         if report.reconciled.largest:
-            console.print(bank_demo.drifts(report))
+            console.print(demo_view.drifts(report))
         view.say("next:")
         where, actor, z0 = shlex.quote(str(data)), f"Account/{report.busiest}", _typed()
         for words in (f"ls {where}", f"facts {where} {actor} --limit 5 --reverse", f"verify {where}"):
@@ -160,15 +152,23 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 def _typed() -> str:
-    """How this command was called, as it can be typed again."""
+    """How this command was called, as it can be typed again here."""
     called = Path(sys.argv[0])
-    if called.name != "z0":
-        return "python -m z0"
-    found = shutil.which("z0")
-    if found is not None and Path(found).resolve() == called.resolve():
-        return "z0"
-    relative = os.path.relpath(called)
-    return shlex.quote(relative if len(relative) < len(str(called)) else str(called))
+    return _program(called) if called.name == "z0" else f"{_program(Path(sys.executable))} -m z0"
+
+
+def _program(path: Path) -> str:
+    """A program by its name when that is what a shell finds, else by the shorter of its paths."""
+    found = shutil.which(path.name)
+    if found is not None and _place(Path(found)) == _place(path):
+        return path.name
+    short = min(os.path.relpath(path), str(path.absolute()), key=len)
+    return shlex.quote(short if os.sep in short else os.path.join(os.curdir, short))
+
+
+def _place(path: Path) -> Path:
+    """Where a file is; a link is a file of its own, for a virtual environment's Python is one."""
+    return path.parent.resolve() / path.name
 
 
 def ls(
@@ -189,13 +189,15 @@ def ls(
     found = inspect.actors(data, tenant=tenant, namespace=namespace, prefix=prefix, limit=wanted)
     shown, more = (found[:limit], len(found) > limit) if limit else (found, False)
     if json:
-        _print_json({"actors": shown, "more": more})
+        terminal.print_json({"actors": shown, "more": more})
         return OK
-    table = _table("actor", "facts", "bytes", "next alarm", "last use", numbers=("facts", "bytes"))
+    table = terminal.table("actor", "facts", "bytes", "next alarm", "last use", numbers=("facts", "bytes"))
     for actor in shown:
         address = Address(actor.tenant, actor.namespace, actor.name)
-        _row(table, address, actor.facts, actor.size, _time(actor.next_alarm), _time(actor.last_use))
-    console = _console()
+        terminal.row(
+            table, address, actor.facts, actor.size, terminal.time(actor.next_alarm), terminal.time(actor.last_use)
+        )
+    console = terminal.console()
     console.print(table)
     if more:
         console.print(f"there are more: --limit {limit * 10}")
@@ -209,31 +211,33 @@ def show(path: AnyPath, actor: Actor = None, /, *, tenant: Tenant = DEFAULT_TENA
     """
     details = inspect.show(inspect.find(path, actor, tenant))
     if json:
-        _print_json(details)
+        terminal.print_json(details)
         return OK
-    table = _table("", "")
+    table = terminal.table("", "")
     table.show_header = False
-    _row(table, "actor", Address(details.tenant, details.namespace, details.name))
-    _row(table, "file", f"{details.path}, {details.size:,} bytes, schema {details.schema}")
+    terminal.row(table, "actor", Address(details.tenant, details.namespace, details.name))
+    terminal.row(table, "file", f"{details.path}, {details.size:,} bytes, schema {details.schema}")
     if details.wal_size:
-        _row(table, "WAL", f"{details.wal_size:,} bytes: somebody has it open, or it was not closed")
+        terminal.row(table, "WAL", f"{details.wal_size:,} bytes: somebody has it open, or it was not closed")
     if details.facts is None:
-        _row(table, "facts", "keeps no ledger")
+        terminal.row(table, "facts", "keeps no ledger")
     else:
-        _row(table, "facts", details.facts)
-        _row(table, "first, last", f"{_time(details.first_fact)}, {_time(details.last_fact)}")
-        _row(table, "head", details.head)
+        terminal.row(table, "facts", details.facts)
+        terminal.row(table, "first, last", f"{terminal.time(details.first_fact)}, {terminal.time(details.last_fact)}")
+        terminal.row(table, "head", details.head)
     for snapshot in details.snapshots:
         version_and_seq = f"version {snapshot.version}, as of fact {snapshot.seq:,}"
-        _row(table, f"projection {snapshot.projection}", f"{json_text(snapshot.state)} ({version_and_seq})")
+        terminal.row(
+            table, f"projection {snapshot.projection}", f"{terminal.json_text(snapshot.state)} ({version_and_seq})"
+        )
     for alarm in details.alarms:
         error = f", failed {alarm.retries} times: {alarm.error}" if alarm.error else ""
-        _row(table, f"alarm {alarm.name}".strip(), f"{_time(alarm.due)}{error}")
+        terminal.row(table, f"alarm {alarm.name}".strip(), f"{terminal.time(alarm.due)}{error}")
     keys = ", ".join(f"{key.key} ({key.bytes:,} bytes)" for key in details.first_keys)
-    _row(table, "keys", f"{details.keys:,}: {keys}" if keys else "none")
+    terminal.row(table, "keys", f"{details.keys:,}: {keys}" if keys else "none")
     for name, rows in details.tables.items():
-        _row(table, f"table {name}", f"{rows:,} rows")
-    _console().print(table)
+        terminal.row(table, f"table {name}", f"{rows:,} rows")
+    terminal.console().print(table)
     return OK
 
 
@@ -257,15 +261,15 @@ def facts(
     found = inspect.facts(file, types=types or (), after=after, limit=limit or None, reverse=reverse)
     if json:
         for fact in found:
-            sys.stdout.write(json_text(inspect.plain(fact)) + "\n")
+            sys.stdout.write(terminal.json_text(inspect.plain(fact)) + "\n")
         return OK
-    table = _table("seq", "time (UTC)", "type", "amount", "", "key", "data", numbers=("seq", "amount"))
+    table = terminal.table("seq", "time (UTC)", "type", "amount", "", "key", "data", numbers=("seq", "amount"))
     for fact in found:
         kind = fact.type if fact.subtype is None else f"{fact.type} ({fact.subtype})"
-        data = "" if fact.data is None else json_text(fact.data)
+        data = "" if fact.data is None else terminal.json_text(fact.data)
         money = fact.amount, fact.currency
-        _row(table, fact.seq, _time(fact.timestamp), kind, *money, fact.idempotency_key, data)
-    _console().print(table)
+        terminal.row(table, fact.seq, terminal.time(fact.timestamp), kind, *money, fact.idempotency_key, data)
+    terminal.console().print(table)
     return OK
 
 
@@ -275,89 +279,19 @@ def verify(path: AnyPath, actor: Actor = None, /, *, tenant: AnyTenant = None, j
     Example: z0 verify var/demo
     """
     if path.is_dir() and actor is None:
-        results = inspect.check_all(path, tenant)
+        results = check_all(path, tenant)
     else:
-        results = iter([inspect.check(inspect.find(path, actor, tenant or DEFAULT_TENANT))])
+        results = iter([check(inspect.find(path, actor, tenant or DEFAULT_TENANT))])
     actors, count, broken = 0, 0, []
     for result in results:
         actors, count = actors + 1, count + result.facts
         if result.problem is not None:
             broken.append(result)
     if json:
-        _print_json({"ok": not broken, "actors": actors, "facts": count, "broken": broken})
+        terminal.print_json({"ok": not broken, "actors": actors, "facts": count, "broken": broken})
     else:
         for result in broken:
             address = Address(result.tenant, result.namespace, result.name)
-            sys.stdout.write(f"BROKEN {printable(address)}: {printable(result.problem)}\n")
+            sys.stdout.write(f"BROKEN {terminal.printable(address)}: {terminal.printable(result.problem)}\n")
         sys.stdout.write(f"{actors:,} actors, {count:,} facts verified, {len(broken):,} broken\n")
     return FAILED if broken else OK
-
-
-# What a terminal may see
-
-
-def printable(value: object) -> str:
-    """Text without what a terminal would obey, hide or reorder: such characters stand escaped."""
-    return _ODD.sub(lambda match: _escaped(match[0]) if _unsafe(match[0]) else match[0], str(value))
-
-
-def json_text(value: object, *, indent: bool = False) -> str:
-    """JSON on one line, or indented; what a terminal would obey is escaped inside its strings."""
-    text = msgspec.json.encode(value, enc_hook=repr)
-    if indent:
-        text = msgspec.json.format(text, indent=2)
-    return _ODD.sub(lambda match: _json_escaped(match[0]) if _unsafe(match[0]) else match[0], text.decode())
-
-
-_ODD = re.compile(r"[^ -~]")
-
-
-def _unsafe(character: str) -> bool:
-    category = unicodedata.category(character)
-    return category[0] == "C" or category in ("Zl", "Zp")
-
-
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape").decode()
-
-
-def _json_escaped(character: str) -> str:
-    if character == "\n":  # ours: inside strings it is escaped already
-        return character
-    units = character.encode("utf-16-be").hex()
-    return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
-
-
-def _print_json(value: object) -> None:
-    sys.stdout.write(json_text(value, indent=True) + "\n")
-
-
-def _console() -> Console:
-    """A terminal as it is; anything else gets room for whole lines."""
-    return Console() if sys.stdout.isatty() else Console(width=WIDTH)
-
-
-def _table(*columns: str, numbers: Sequence[str] = ()) -> Table:
-    table = Table()
-    for column in columns:
-        table.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
-    return table
-
-
-def _row(table: Table, *cells: object) -> None:
-    table.add_row(*map(_cell, cells))
-
-
-def _cell(value: object) -> Text:
-    text = "" if value is None else f"{value:,}" if isinstance(value, int) else printable(value)
-    return Text(text if len(text) <= CELL_MAX else f"{text[:CELL_MAX]}…")
-
-
-def _time(us: int | None) -> str:
-    """Microseconds since the epoch as UTC, to the millisecond."""
-    if us is None:
-        return ""
-    try:
-        return (EPOCH + timedelta(microseconds=us)).isoformat(" ", "milliseconds").removesuffix("+00:00")
-    except OverflowError:
-        return str(us)

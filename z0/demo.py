@@ -9,24 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import resource
-from array import array
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from heapq import nlargest
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import msgspec
-from rich.console import Console
-from rich.live import Live
-from rich.table import Table
-from rich.text import Text
-
-from z0 import bank
-from z0.actors.clock import perf_ns
+from z0 import bank, reconcile
 from z0.actors.gates import pass_once
+from z0.demo_view import LARGEST, Meter, Reconciled, Report, View
 from z0.ledger.entity import Entity
 from z0.ledger.errors import LedgerCorrupt
 from z0.ledger.fact import INT64_MAX, Fact
@@ -43,8 +34,6 @@ BATCH = 32_768
 """Transactions of the file in memory at once."""
 OPEN_FILES = 4_096
 """Descriptors asked for, so that a thousand accounts stay open; a shell's 1,024 would keep 340."""
-LARGEST = 3
-"""Drifts of each cause, and problems of each kind, that are shown."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -81,87 +70,9 @@ class Account(Entity):
     balance: AccountBalance
 
 
-class Speed(msgspec.Struct, frozen=True):
-    """How one posting of the file went; a latency runs from sending a fact to its durable reply."""
-
-    facts: int
-    new: int
-    seconds: float
-    facts_per_second: float
-    p50_us: float
-    p99_us: float
-
-    def __str__(self) -> str:
-        """For people."""
-        p50, p99 = self.p50_us / 1000, self.p99_us / 1000
-        return f"{self.facts_per_second:,.0f} facts/s, p50 {p50:,.2f} ms, p99 {p99:,.2f} ms"
-
-
-class Reconciled(msgspec.Struct, frozen=True):
-    """The ledgers against every balance that the bank printed; `causes` counts the postings that differ."""
-
-    explained: bool
-    causes: dict[bank.Cause, int]
-    largest: list[bank.Drift]
-
-
-class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run of the demo did and found; `ok` when nothing is wrong."""
-
-    ok: bool
-    input: str
-    data: str
-    durability: str
-    transactions: int
-    accounts: int
-    already_there: int
-    first: Speed
-    second: Speed
-    speed_up: float | None
-    balances_wrong: list[str]
-    chains_corrupt: list[str]
-    reconciled: Reconciled
-    busiest: str
-
-
-class Meter:
-    """Counts facts as they are acknowledged, with their latencies; the watch runs only while posting."""
-
-    def __init__(self, progress: Callable[[Meter], None]) -> None:
-        """`progress` is called after every few facts: it must be cheap."""
-        self.latencies = array("q")
-        self.progress = progress
-        self._spent = 0
-        self._started: int | None = None
-
-    async def timed(self, reply: Awaitable[object]) -> None:
-        """Wait for a reply and note how long it took."""
-        start = perf_ns()
-        await reply
-        self.latencies.append(perf_ns() - start)
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """Let the watch run."""
-        self._started = perf_ns()
-        yield
-        self._spent, self._started = self._elapsed(), None
-
-    def _elapsed(self) -> int:
-        return self._spent + (0 if self._started is None else perf_ns() - self._started)
-
-    def speed(self, new: int = 0, *, sample: int | None = None) -> Speed:
-        """The figures so far; `sample`: percentiles from about so many latencies, evenly picked."""
-        facts = len(self.latencies)
-        ordered = sorted(self.latencies[:: facts // sample + 1 if sample else 1]) or [0]
-        p50, p99 = (ordered[len(ordered) * part // 100] / 1_000 for part in (50, 99))
-        seconds = max(self._elapsed(), 1) / 1e9
-        return Speed(facts, new, seconds, facts / seconds, p50, p99)
-
-
 async def run(path: Path, data: Path, durability: Literal["full", "relaxed"], view: View) -> Report:
     """Post the file, check the books, post it again. A bad file is refused before anything is written."""
-    totals = bank.totals(bank.read(path))
+    totals = reconcile.totals(bank.read(path))
     transactions = sum(total.transactions for total in totals.values())
     _raise_open_files()
     async with Runtime(data, actors=[Account], durability=durability) as runtime:
@@ -222,9 +133,8 @@ async def _post(path: Path, account: Accounts, there: dict[str, int], meter: Met
         append, known = account(name).append, there.get(name, 0)
         for start in range(0, len(facts), IN_FLIGHT):
             window = facts[start : start + IN_FLIGHT]
-            if start + len(window) <= known:  # repeats are answered at once: no need of a task each
-                for fields in window:
-                    await meter.timed(append(**fields))
+            if start + len(window) <= known:  # repeats are answered at once: a task each would cost more
+                await meter.timed_in_turn(append(**fields) for fields in window)
                 await pass_once()
             else:
                 await asyncio.gather(*[meter.timed(append(**fields)) for fields in window])
@@ -273,7 +183,7 @@ async def _counts(account: Accounts, names: Iterable[str]) -> dict[str, int]:
     return dict(zip(names, await _each(names, lambda name: account(name).count_facts()), strict=True))
 
 
-async def _wrong_balances(account: Accounts, totals: dict[str, bank.Totals]) -> list[str]:
+async def _wrong_balances(account: Accounts, totals: dict[str, reconcile.Totals]) -> list[str]:
     """The accounts whose projection is not exactly what the file adds up to, with both."""
 
     async def check(name: str) -> str | None:
@@ -300,101 +210,16 @@ async def _corrupt_chains(account: Accounts, names: Iterable[str]) -> list[str]:
 
 
 async def _reconcile(account: Accounts, names: Iterable[str]) -> Reconciled:
-    async def compare(name: str) -> tuple[bool, Counter[bank.Cause], list[bank.Drift]]:
-        result = bank.reconcile(name, map(bank.posting, await account(name).query_facts()))
-        return result.explained, Counter(drift.cause for drift in result.drifts), _largest(result.drifts)
+    async def compare(name: str) -> tuple[bool, Counter[reconcile.Cause], list[reconcile.Drift]]:
+        result = reconcile.reconcile(name, map(reconcile.posting, await account(name).query_facts()))
+        causes = Counter(drift.cause for drift in result.drifts)
+        return result.explained, causes, reconcile.largest(result.drifts, LARGEST)
 
-    causes: Counter[bank.Cause] = Counter()
-    drifts: list[bank.Drift] = []
+    causes: Counter[reconcile.Cause] = Counter()
+    drifts: list[reconcile.Drift] = []
     explained = True
     for each_explained, each_causes, each_drifts in await _each(names, compare):
         explained &= each_explained
         causes += each_causes
-        drifts = _largest(drifts + each_drifts)
+        drifts = reconcile.largest(drifts + each_drifts, LARGEST)
     return Reconciled(explained, dict(causes), drifts)
-
-
-def _largest(drifts: Sequence[bank.Drift]) -> list[bank.Drift]:
-    """The largest drifts of each cause."""
-    causes = [[drift for drift in drifts if drift.cause == cause] for cause in bank.CAUSES]
-    return [drift for some in causes for drift in nlargest(LARGEST, some, key=lambda it: abs(it.difference))]
-
-
-# Showing
-
-
-class View:
-    """What a person sees while it runs: one live line on a terminal, else a line now and then."""
-
-    def __init__(self, console: Console) -> None:
-        """Print to this console."""
-        self._console = console
-        self._pause_ns = 100_000_000 if console.is_terminal else 1_000_000_000
-
-    def say(self, text: str) -> None:
-        """Print a line."""
-        self._console.print(Text(text), soft_wrap=True)
-
-    @contextmanager
-    def posting(self, what: str, total: int) -> Iterator[Meter]:
-        """Show how posting goes, at most ten times a second, and how it ended."""
-        shown = perf_ns()
-        with Live(console=self._console, auto_refresh=False) as live:
-
-            def show(meter: Meter, *, last: bool = False) -> None:
-                nonlocal shown
-                if perf_ns() - shown < self._pause_ns and not last:
-                    return
-                speed = meter.speed(sample=None if last else 2_000)
-                line = f"{what}: {speed.facts:,} of {total:,} facts, {speed}"
-                if self._console.is_terminal:
-                    live.update(Text(line), refresh=True)
-                else:
-                    self.say(line)
-                shown = perf_ns()
-
-            meter = Meter(show)
-            yield meter
-            show(meter, last=True)
-
-
-def summary(report: Report) -> Table:
-    """The outcome, a line for each thing that was to be proved."""
-    first, second, found = report.first, report.second, report.reconciled
-    speed_up = "" if report.speed_up is None else f", {report.speed_up:.1f} times as fast"
-    agree = report.transactions - sum(found.causes.values())
-    causes = ", ".join(f"{found.causes.get(cause, 0):,} {cause}" for cause in bank.CAUSES)
-    rows = {
-        "posted": f"{first.new:,} new facts of {first.facts:,}, {first}, durability {report.durability}",
-        "posted again": f"{second.facts:,} facts, {second.new:,} written{speed_up}",
-        "balances": _verdict(report.balances_wrong, f"{report.accounts:,} equal the file's sums exactly"),
-        "hash chains": _verdict(report.chains_corrupt, f"{report.accounts:,} verified"),
-        "printed balances": f"{agree:,} agree, {causes}" + ("" if found.explained else ", NOT EXPLAINED"),
-    }
-    table = Table(show_header=False)
-    table.add_column(style="bold")
-    table.add_column(overflow="fold")
-    for what, text in rows.items():
-        table.add_row(what, Text(text))
-    return table
-
-
-def _verdict(problems: list[str], good: str) -> str:
-    return "\n".join([f"{len(problems):,} WRONG", *problems[:LARGEST]]) if problems else good
-
-
-def drifts(report: Report) -> Table:
-    """The largest differences from the bank's printed balances, with their causes explained below."""
-    shown = report.reconciled.largest
-    found = {drift.cause: bank.CAUSES[drift.cause] for drift in shown}
-    table = Table(box=None, padding=(0, 2, 0, 0), title_justify="left", caption_justify="left")
-    table.title = "largest drifts from the printed balances"
-    table.caption = "\n".join(f"{cause}: {why}" for cause, why in found.items())
-    for name in ("account", "date", "trans_id", "why"):
-        table.add_column(name)
-    for name in ("ledger", "printed", "off by"):
-        table.add_column(name, justify="right")
-    for drift in shown:
-        money = map(bank.crowns, (drift.ledger, drift.printed, drift.difference))
-        table.add_row(drift.account, drift.date, drift.trans_id, drift.cause, *money)
-    return table

@@ -19,8 +19,6 @@ from z0.actors.codec import decode
 from z0.actors.database import Reader, open_reader
 from z0.actors.errors import ActorFileError
 from z0.actors.names import DEFAULT_TENANT, Address, file_path
-from z0.ledger.chain import follow, genesis
-from z0.ledger.errors import LedgerCorrupt
 from z0.ledger.fact import COLUMNS, INT64_MAX, Fact, fact_of, id_prefix
 
 PAGE = 1_000
@@ -87,18 +85,6 @@ class Details(msgspec.Struct, frozen=True, kw_only=True):
     snapshots: list[Snapshot]
 
 
-class Checked(msgspec.Struct, frozen=True):
-    """What checking one actor's hash chain found; `problem` is None when every fact is in order."""
-
-    tenant: str
-    namespace: str
-    name: str
-    path: str
-    facts: int
-    head: str | None
-    problem: str | None = None
-
-
 def actors(
     data: Path,
     *,
@@ -146,7 +132,7 @@ def find(path: Path, actor: str | None, tenant: str = DEFAULT_TENANT) -> Path:
 
 
 @contextmanager
-def _moment(file: Path) -> Iterator[tuple[Reader, Address, int]]:
+def moment(file: Path) -> Iterator[tuple[Reader, Address, int]]:
     """One moment of an actor's file, with whose it is and its schema."""
     with open_reader(file) as reader:
         reader.rows("BEGIN")
@@ -162,7 +148,7 @@ def _moment(file: Path) -> Iterator[tuple[Reader, Address, int]]:
 
 def show(file: Path) -> Details:
     """Everything about one actor but its facts and values."""
-    with _moment(file) as (reader, address, schema):
+    with moment(file) as (reader, address, schema):
         facts, head = _head(reader)
         wal = file.with_name(f"{file.name}-wal")
         return Details(
@@ -227,11 +213,11 @@ def facts(
 ) -> Iterator[Fact]:
     """Facts after a seq, of some types or of all, in seq order or from the last one back."""
     wanted = f" AND type IN ({', '.join('?' * len(types))})" if types else ""
-    sql = f"{_FACTS} WHERE seq > ? AND seq < ?{wanted} ORDER BY seq {'DESC' if reverse else 'ASC'} LIMIT ?"
+    sql = f"{FACTS} WHERE seq > ? AND seq < ?{wanted} ORDER BY seq {'DESC' if reverse else 'ASC'} LIMIT ?"
     before, left = INT64_MAX, INT64_MAX if limit is None else limit
     while left > 0:
         size = min(PAGE, left)
-        with _moment(file) as (reader, address, _):
+        with moment(file) as (reader, address, _):
             rows = reader.rows(sql, after, before, *types, size) if reader.has_table("facts") else []
         yield from (_fact(file, address, row) for row in rows)
         if len(rows) < size:
@@ -240,7 +226,7 @@ def facts(
         after, before = (after, rows[-1][0]) if reverse else (rows[-1][0], before)
 
 
-_FACTS = f"SELECT {', '.join(COLUMNS)} FROM facts"
+FACTS = f"SELECT {', '.join(COLUMNS)} FROM facts"
 
 
 def _fact(file: Path, address: Address, row: tuple[Any, ...]) -> Fact:
@@ -253,52 +239,3 @@ def _fact(file: Path, address: Address, row: tuple[Any, ...]) -> Fact:
 def plain(fact: Fact) -> dict[str, Any]:
     """The fact's fields under their names, the hash in hexadecimal."""
     return {"id": fact.id, **{name: getattr(fact, name) for name in COLUMNS}, "hash": fact.hash.hex()}
-
-
-def check(file: Path) -> Checked:
-    """Verify the hash chain of one actor's ledger. Raises ActorFileError when it is no actor's file."""
-    with _moment(file) as (_, address, _):
-        pass
-    try:
-        facts, head = _walk(file, address)
-    except (LedgerCorrupt, ActorFileError):
-        # The owner may have opened the file while we read it as one that nobody has open: look again.
-        try:
-            facts, head = _walk(file, address)
-        except LedgerCorrupt as error:
-            return Checked(*address, str(file), error.seq - 1, None, str(error))
-        except ActorFileError as error:
-            return Checked(*address, str(file), 0, None, str(error))
-    return Checked(*address, str(file), facts, head.hex())
-
-
-def _walk(file: Path, address: Address) -> tuple[int, bytes]:
-    """Follow the chain from its genesis to the head."""
-    seq, head = 0, genesis(*address)
-    while True:
-        with _moment(file) as (reader, *_):
-            sql = f"{_FACTS} WHERE seq > ? ORDER BY seq LIMIT ?"
-            rows = reader.rows(sql, seq, PAGE) if reader.has_table("facts") else []
-        seq, head = follow(rows, head, str(address), seq)
-        if len(rows) < PAGE:
-            return seq, head
-
-
-def check_all(data: Path, tenant: str | None = None) -> Iterator[Checked]:
-    """Verify every actor of a data directory, by its files and by what the catalogue remembers of them."""
-    known = {data / actor.path: actor for actor in actors(data, tenant=tenant)}
-    folder = "*" if tenant is None else file_path(tenant, "-", "-").parts[0]
-    for file in sorted(known.keys() | set(data.glob(f"{folder}/*/*.sqlite"))):
-        actor = known.get(file)
-        remembered = (actor and actor.facts) or 0
-        try:
-            checked = check(file)
-        except ActorFileError as error:
-            if actor is None or remembered or file.exists():
-                folder, namespace, name = file.relative_to(data).parts
-                yield Checked(folder, namespace, name, str(file), 0, None, str(error))
-            continue
-        if checked.facts < remembered and checked.problem is None:
-            problem = f"{file}: ends at fact {checked.facts}, but the catalogue remembers {remembered}"
-            checked = msgspec.structs.replace(checked, problem=problem)
-        yield checked
