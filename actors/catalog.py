@@ -107,6 +107,7 @@ class Catalog:
         self._reader = open_reader(path)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="z0-catalog")
         self._waiting: list[Write] = []
+        self._abandoned = False
         self.writing = False
 
     def _check_version(self, path: Path) -> None:
@@ -161,7 +162,9 @@ class Catalog:
 
     def abandon(self) -> None:
         """Close at once, leaving the file as a kill would."""
+        self._abandoned = True
         self._thread.shutdown(wait=True, cancel_futures=True)
+        self.writing = False
         self._reader.close()
         self._database.abandon()
 
@@ -172,6 +175,8 @@ class Catalog:
             self._loop.call_soon(self._start)
 
     def _start(self) -> None:
+        if self._abandoned:
+            return
         batch, self._waiting = self._waiting, []
         self._thread.submit(self._run, batch)
 

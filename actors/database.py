@@ -21,9 +21,10 @@ Value = str | int | float | bytes | None
 SQLITE_VERSION = apsw.sqlite_lib_version()
 APSW_VERSION = apsw.apsw_version()
 
+_RESERVED = "SELECT count(*) FROM sqlite_schema WHERE lower(name) GLOB 'z0[_]*' OR lower(name) = 'facts'"
 _BUSY_MS = 1_000  # only foreign shells can make us wait: z0 has one connection per file
 _PAGES_PER_ROW = 5  # a row with its index entries rarely changes more
-_MEASURE_FIRST, _MEASURE_LEAST = 64, 8  # rows
+_MEASURE_FIRST, _MEASURE_LEAST, _MEASURE_BUSY = 64, 8, 500  # rows; the last while a reader is in the way
 _STATEMENT_ERRORS = (
     apsw.SQLError,
     apsw.AuthError,
@@ -204,8 +205,8 @@ class Database:
         cursor.exec_trace = before
         self._user, self._refused = True, None
         try:
-            # The blank keeps the text apart from ours in the statement cache: theirs are authorised, ours are not.
-            for row in cursor.execute(f" {sql}", bindings):
+            # The flag keeps their texts apart from ours in the statement cache: theirs are authorised, ours are not.
+            for row in cursor.execute(sql, bindings, prepare_flags=apsw.SQLITE_PREPARE_PERSISTENT):
                 rows.append(row)
         except apsw.AuthError as error:
             raise QueryError(f"{self._refused or error}: {sql}") from error
@@ -227,7 +228,9 @@ class Database:
         self._guarded = True
 
     def _authorize(self, action: int, first: str | None, second: str | None, _db: str | None, _by: str | None) -> int:
-        if not self._user:
+        if not self._user and (
+            _by is None or guard.is_ours(_by)
+        ):  # a trigger of theirs may fire in a statement of ours
             return apsw.SQLITE_OK
         why = guard.refusal(action, first, second)
         if why is None:
@@ -239,7 +242,33 @@ class Database:
         """Whether deferred foreign keys are violated now, so that a COMMIT would fail."""
         return self._connection.status(apsw.SQLITE_DBSTATUS_DEFERRED_FKS)[0] > 0
 
+    @property
+    def guarded(self) -> bool:
+        """Whether SQL of users has run here, so that tables, triggers and foreign keys may be theirs."""
+        return self._guarded
+
+    def reserved_names(self) -> int:
+        """How many tables have names that belong to us."""
+        return int(
+            self.rows("SELECT count(*) FROM sqlite_schema WHERE lower(name) GLOB 'z0[_]*' OR lower(name) = 'facts'")[0][
+                0
+            ]
+        )
+
     # The file
+
+    def sync(self) -> None:
+        """Have all that was committed on the device: a synced commit syncs what is before it in the WAL."""
+        (mode,) = self.rows("PRAGMA synchronous")[0]
+        self._run("PRAGMA synchronous=FULL")
+        self.begin()
+        self.write(
+            "INSERT OR REPLACE INTO z0_meta VALUES('synced', 1 + ifnull((SELECT value FROM z0_meta"
+            " WHERE key = 'synced'), 0))",
+            (),
+        )
+        self.commit()
+        self._run(f"PRAGMA synchronous={mode}")
 
     def checkpoint_due(self, pages_max: int) -> bool:
         """Count the WAL's pages, and say whether they are `pages_max` or more. Ask at `measure_at` rows only."""
@@ -257,19 +286,27 @@ class Database:
         """Whether a checkpoint would have something to copy."""
         return bool(self.wal_pages or self.unmeasured)
 
-    def checkpoint(self, *, wait: bool = False) -> None:
-        """Copy the WAL into the database so that the WAL is reused; `wait`: also for readers, truncating it."""
+    def checkpoint(self, *, wait: bool = False) -> bool:
+        """Copy the WAL into the database so that the WAL is reused; whether all of it was copied.
+
+        `wait`: truncate the WAL, unless a reader is in the way, who is not waited for.
+        """
         mode = apsw.SQLITE_CHECKPOINT_TRUNCATE if wait else apsw.SQLITE_CHECKPOINT_PASSIVE
         try:
+            self._connection.set_busy_timeout(0)
             pages, copied = self._connection.wal_checkpoint(mode=mode)
             self._connection.release_memory()  # an actor that rests needs no page cache
         except apsw.BusyError:
-            return
+            self.unmeasured, self.measure_at = 0, _MEASURE_BUSY
+            return False
         except apsw.Error as error:
             raise DatabaseFailure(f"checkpoint: {error}") from error
+        finally:
+            self._connection.set_busy_timeout(_BUSY_MS)
         self.unmeasured = 0
         self.wal_pages = 0 if pages == copied else pages
-        self.measure_at = _MEASURE_FIRST
+        self.measure_at = _MEASURE_FIRST if pages == copied else _MEASURE_BUSY
+        return pages == copied
 
     def relax(self) -> None:
         """From here on a COMMIT need not wait for the device (for what can be rebuilt)."""

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from .errors import ActorReset, CommitUnknown, presentable
 from .gates import Reply
 from .mailbox import Message
 from .segments import CURRENT, Call, Segments
 
 if TYPE_CHECKING:
     from .host import Host
-
-_CANCELLED_INSIDE = "the handler was cancelled from inside"
 
 
 class Delivery:
@@ -60,14 +59,16 @@ class Delivery:
             host.node.rested(host)
 
     def _run_at_once(self, message: Message) -> None:
+        CURRENT.set(Call(self._host, message))  # in the message's own context
         value: object = None
         error: Exception | None = None
         try:
             value = self._host.run(message.handler, message.args, message.kwargs)
-        except asyncio.CancelledError:
-            error = RuntimeError(_CANCELLED_INSIDE)
-        except Exception as caught:
-            error = caught
+        except BaseException as caught:
+            error = presentable(caught)
+            if isinstance(caught, (KeyboardInterrupt, SystemExit)):
+                self._answer(message, value, error)
+                raise
         self._answer(message, value, error)
 
     async def _run_task(self, message: Message) -> None:
@@ -75,13 +76,15 @@ class Delivery:
         CURRENT.set(Call(host, message))
         value: object = None
         error: Exception | None = None
+        fatal: BaseException | None = None
         try:
             coroutine = message.handler.function(host.actor, *message.args, **message.kwargs)
             value = await Segments(host, coroutine, message)
-        except asyncio.CancelledError:
-            error = host.reset_error() if host.dead else RuntimeError(_CANCELLED_INSIDE)
-        except Exception as caught:
-            error = caught
+        except BaseException as caught:
+            fatal = caught if isinstance(caught, (KeyboardInterrupt, SystemExit)) else None
+            error = presentable(caught)
+            if host.dead and isinstance(caught, (asyncio.CancelledError, ActorReset)):
+                error = self._lost(message)
         self.tasks.pop(message, None)
         if host.mailbox and host.mailbox[0] is message:  # it failed before its first segment
             host.mailbox.popleft()
@@ -90,6 +93,13 @@ class Delivery:
             self.pump()
             host.node.touch(host)
             host.node.rested(host)
+        if fatal is not None:
+            raise fatal
+
+    def _lost(self, message: Message) -> ActorReset | CommitUnknown:
+        """What a message is told whose actor was reset under it."""
+        host = self._host
+        return CommitUnknown(str(host.address), host.reason) if message.kept else host.reset_error()
 
     def _answer(self, message: Message, value: object, error: BaseException | None) -> None:
         """Reply when everything written so far is durable; errors are replies."""

@@ -104,7 +104,7 @@ class Relaxed:
             host.parking.sync_soon()
 
     async def sync_now(self, host: Host) -> None:
-        """Checkpoint: SQLite then syncs the WAL before, and the database after."""
+        """Have the file synced now."""
         await host.parking.sync()
 
 

@@ -49,13 +49,13 @@ class ActorReset(Z0Error):
 
 
 class CommitUnknown(Z0Error):
-    """COMMIT itself failed: the writes of this turn may or may not be durable."""
+    """The writes of this call may or may not be durable, in part or all: COMMIT failed, or a reset came between."""
 
     retryable = True
 
     def __init__(self, actor: str, reason: str) -> None:
         super().__init__(
-            f"{actor}: COMMIT failed, so its outcome is unknown: {reason}; call again with the same idempotency key"
+            f"{actor}: what of this call was committed is unknown: {reason}; call again with the same idempotency key"
         )
         self.actor = actor
         self.reason = reason
@@ -122,6 +122,17 @@ class IdempotencyConflict(Z0Error):
         )
         self.key = key
         self.what = what
+
+
+def presentable(error: BaseException) -> Exception:
+    """The error as a caller's future can carry it: what would stop a task or a loop becomes a RuntimeError."""
+    if isinstance(error, Exception) and not isinstance(error, StopIteration):
+        return error
+    cancelled = type(error).__name__ == "CancelledError"
+    text = "the handler was cancelled from inside" if cancelled else f"{type(error).__name__}: {error}"
+    wrapped = RuntimeError(text)
+    wrapped.__cause__ = error
+    return wrapped
 
 
 class InvalidMessage(Z0Error, TypeError):

@@ -17,10 +17,14 @@ def create_file(path: Path, image: bytes) -> None:
     try:
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
-            os.write(descriptor, image)
+            left = memoryview(image)
+            while left:
+                left = left[os.write(descriptor, left) :]
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+        for suffix in ("-wal", "-shm"):  # of a file that was here before: not of this one
+            path.with_name(f"{path.name}{suffix}").unlink(missing_ok=True)
         os.rename(partial, path)
     except OSError as error:
         raise DatabaseFailure(f"cannot create {path}: {error}") from error

@@ -57,6 +57,8 @@ def refusal(action: int, first: str | None, second: str | None) -> str | None:
         return "transactions, attached and temporary databases are the engine's; use storage.transaction()"
     if action == _PRAGMA:
         name = (first or "").lower()
+        if name == "foreign_keys" and second is not None:
+            return "foreign keys are always enforced; see PRAGMA defer_foreign_keys"
         if name in _PRAGMAS or (name in _PRAGMAS_READ and second is None):
             return None
         return f"PRAGMA {first} is not available to actors"

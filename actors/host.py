@@ -24,6 +24,7 @@ from .mailbox import Mailbox
 from .names import Address
 from .outbox import Outbox
 from .parking import Gone, Parking
+from .segments import Call
 from .storage import Storage
 from .writes import Writes
 
@@ -49,9 +50,9 @@ class Host:
     """One live actor: its object, its file, its gates and its mailbox."""
 
     __slots__ = (
-        "actor", "address", "caller", "closed", "database", "delivery", "gate", "kind", "led", "mailbox", "node",
-        "outbox", "parking", "ready", "reason", "running", "running_keys", "slot", "state", "storage", "streak",
-        "turn", "used", "writes",
+        "actor", "address", "call", "caller", "closed", "database", "delivery", "gate", "kind", "led", "mailbox",
+        "node", "outbox", "parking", "ready", "reason", "running", "running_keys", "slot", "state", "storage",
+        "streak", "turn", "used", "writes",
     )  # fmt: skip
 
     def __init__(self, node: Node, kind: Kind, address: Address) -> None:
@@ -64,6 +65,7 @@ class Host:
         self.running = False  # a segment is running now
         self.led = False  # ... and its caller will end the turn
         self.turn: Turn | None = None  # not durable yet
+        self.call = Call(self, None)  # whose code runs, for what it starts
         self.caller = 0  # the task that was alone in the last turn
         self.streak = 0  # ... and has ended this many turns since without letting others run
         self.gate = InputGate()
@@ -208,7 +210,7 @@ class Host:
             raise self.reset_error()
         writes = self.writes
         self.storage.end_segment()
-        if writes.sql_ran and self.database.deferred_violations():
+        if writes.wrote == writes.segment and self.database.guarded and self.database.deferred_violations():
             raise QueryError("FOREIGN KEY constraint failed (deferred); the message was rolled back")
         writes.keep()
 
@@ -226,9 +228,7 @@ class Host:
         if turn is not None and not self.gate.parked:
             writes = self.writes
             self.database.unmeasured += len(writes.log) + _OPAQUE_ROWS if writes.opaque else len(writes.log)
-            writes.active = writes.opaque = writes.sql_ran = False
-            writes.wrote = -1
-            writes.log = []
+            writes.end_turn()
             self.node.durability.commit(self, turn, self.node.dirty)
 
     def committed(self, turn: Turn, failure: BaseException | None) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .database import Database, DatabaseFailure, NotADatabase
-from .errors import ActorFileError, QueryError
+from .errors import ActorFileError, QueryError, presentable
 from .files import create_file, make_folder
 from .host import Host, State
 from .names import file_path
@@ -28,13 +29,13 @@ def open_now(host: Host) -> bool:
     node, kind = host.node, host.kind
     if kind.start is not None and kind.start.suspends:
         return False
-    if host.address in node.closing or host.address in node.suspect:
-        return False
     path = _path(host)
+    if host.address in node.closing or not _is_clean(host, path):
+        return False
     if not path.exists() or not node.catalog.has(host.address) or not node.take_slot(host):
         return False
     try:
-        _attach(host, path)
+        _construct(host, *_open_file(host, path))
         if kind.start is not None:
             host.run(kind.start, (), {})
     except BaseException as error:
@@ -61,10 +62,16 @@ async def open_later(host: Host) -> None:
             await node.threads.call(partial(_create, path, _image(host)))
         if not node.catalog.has(host.address):
             await node.catalog.register(host.address, node.clock.now_us())
-        _attach(host, path)
-        if host.address in node.suspect:
-            await node.threads.call(partial(host.database.checkpoint, wait=True))
+        clean = _is_clean(host, path)
+        database, meta = _open_file(host, path)
+        if not clean:
+            try:
+                await node.threads.call(partial(_make_durable, database))
+            except BaseException:
+                database.abandon()
+                raise
             node.suspect.discard(host.address)
+        _construct(host, database, meta)
         if host.kind.start is not None:
             await _start(host)
     except BaseException as error:
@@ -91,25 +98,38 @@ def _create(path: Path, image: bytes) -> None:
     create_file(path, image)
 
 
-def _attach(host: Host, path: Path) -> None:
-    node = host.node
+def _open_file(host: Host, path: Path) -> tuple[Database, dict[str, object]]:
+    """The actor's file, and its meta data. Raises ActorFileError, DatabaseFailure."""
     try:
-        database = Database(path, vfs=node.vfs, sync=node.durability.sync)
+        database = Database(path, vfs=host.node.vfs, sync=host.node.durability.sync)
     except NotADatabase as error:
         raise ActorFileError(str(path), f"{error}; put a backup in its place") from error
     try:
-        meta = _identified(host, database)
-        host.attach(database)
-        host.writes.segment += 1
-        actor = host.actor = host.kind.cls.__new__(host.kind.cls)
-        actor._z0_bind(host)
-        actor._z0_open(meta)
-        actor.__init__()  # type: ignore[misc]
-        host.constructed()
+        return database, _identified(host, database)
     except BaseException:
-        if not hasattr(host, "writes"):
-            database.abandon()
+        database.abandon()
         raise
+
+
+def _construct(host: Host, database: Database, meta: dict[str, object]) -> None:
+    """The actor's object, on its open file."""
+    host.attach(database)
+    host.writes.segment += 1
+    actor = host.actor = host.kind.cls.__new__(host.kind.cls)
+    actor._z0_bind(host)
+    actor._z0_open(meta)
+    actor.__init__()  # type: ignore[misc]
+    host.constructed()
+
+
+def _is_clean(host: Host, path: Path) -> bool:
+    """Whether the file was left whole and synced: else its WAL may hold what a power cut would take back."""
+    return host.address not in host.node.suspect and not os.path.exists(f"{path}-wal")
+
+
+def _make_durable(database: Database) -> None:
+    if not database.checkpoint(wait=True):  # a reader is in the way
+        database.sync()
 
 
 def _identified(host: Host, database: Database) -> dict[str, object]:
@@ -146,7 +166,7 @@ def _opened(host: Host) -> None:
 
 def fail_opening(host: Host, error: BaseException) -> None:
     """An actor could not be opened: fail the messages that wait for it."""
-    failure = _presentable(host, error)
+    failure = presentable(_presentable(host, error))
     for message in host.mailbox:
         if not message.reply.done():
             message.reply.set_exception(failure)
@@ -169,11 +189,12 @@ async def close(host: Host, reason: str) -> None:
     """Evict a host that is CLOSING: stop the actor, write what is open, and leave one complete file."""
     try:
         await _stop(host, reason)
-        await host.durable()
         await host.parking.over()
-        if host.dead:
-            return
-        await _leave(host)
+        while host.turn is not None and not host.dead:  # stop() wrote, or a task of the actor
+            await host.durable()
+            await host.parking.over()
+        if not host.dead:
+            await _leave(host)
     except BaseException as error:
         if isinstance(error, Exception):
             log.warning("actor %s was not closed cleanly", host.address, exc_info=True)
@@ -213,11 +234,13 @@ async def _leave(host: Host) -> None:
     host.running = host.led = True  # nobody else ends this turn
     host.actor._z0_close()
     host.running = False
-    if host.turn is not None:
+    turn = host.turn
+    if turn is not None:
+        host.writes.end_turn()
         database.commit()
-        node.dirty -= 1
-        host.turn = None
+        host.committed(turn, None)
     facts = host.actor._z0_facts()
+    host.abandon("it was evicted", State.CLOSING)
     try:
         await node.threads.call(database.close)
     finally:

@@ -29,6 +29,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Time limit of `block()` (as Durable Objects: blockConcurrencyWhile)."""
     block_depth: int = 64
     """Nesting limit of `block()` (as Durable Objects)."""
+    room_seconds: float = 30.0
+    """How long a message waits for an open file when all are in use, before it is `Overloaded`."""
     stop_seconds: float = 5.0
     """Time that the `stop()` hook gets; it is best effort."""
     close_seconds: float = 30.0

@@ -29,5 +29,11 @@ class DirectoryLock:
     def release(self) -> None:
         """Let others have it; harmless when released before."""
         if self._file >= 0:
+            fcntl.flock(self._file, fcntl.LOCK_UN)  # a forked child may share the descriptor
+            self.forget()
+
+    def forget(self) -> None:
+        """Close the descriptor without giving the lock up: in a forked child, where it is the parent's."""
+        if self._file >= 0:
             os.close(self._file)
             self._file = -1

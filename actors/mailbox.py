@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class Message:
     """A call on its way to an actor."""
 
-    __slots__ = ("args", "context", "handler", "kwargs", "reply", "size", "task")
+    __slots__ = ("args", "context", "handler", "kept", "kwargs", "reply", "size", "task")
 
     def __init__(
         self,
@@ -38,6 +38,7 @@ class Message:
         self.context = context
         self.reply = reply
         self.task: asyncio.Task[None] | None = None
+        self.kept = False  # an earlier segment of it has written, which a reset does not take back
 
 
 class Load:
@@ -89,6 +90,6 @@ class Mailbox(deque[Message]):
         limits = self._limits
         if turn.waiting + running >= limits.mailbox_messages:
             raise Overloaded(str(self._owner), f"{turn.waiting + running} messages wait (mailbox_messages)")
+        if self.bytes + turn.bytes + size > limits.mailbox_bytes:
+            raise Overloaded(str(self._owner), f"{self.bytes + turn.bytes} + {size} bytes (mailbox_bytes)")
         turn.bytes += size
-        if self.bytes + turn.bytes > limits.mailbox_bytes:
-            raise Overloaded(str(self._owner), f"{self.bytes + turn.bytes} bytes (mailbox_bytes)")

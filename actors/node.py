@@ -18,7 +18,7 @@ from .catalog import ActorInfo, Catalog
 from .clock import Clock, Timer
 from .database import SQLITE_VERSION, Template, Value
 from .durability import Mode, durability_of
-from .errors import NamespaceConflict, RuntimeClosed
+from .errors import NamespaceConflict, Overloaded, RuntimeClosed
 from .files import make_folder
 from .gates import pass_once
 from .handlers import Handler, can_suspend, handlers_of
@@ -98,6 +98,7 @@ class Node:
         self.suspect: set[Address] = set()  # storage failed: a full checkpoint must succeed before the next message
         self.dirty = 0  # actors with a turn that is not durable
         self.load = Load()
+        self.calls = 0  # messages that wrote nothing
         self.tick = 0
         self.draining = False
         self.attentive = False  # somebody waits for an actor to rest
@@ -107,6 +108,7 @@ class Node:
         self._tasks: set[asyncio.Task[None]] = set()
         self._opening: set[asyncio.Task[None]] = set()
         self.stopping: set[asyncio.Task[Any]] = set()  # tasks inside a stop() hook
+        self._closing: asyncio.Task[None] | None = None
         self._sweeper: Timer | None = None
         self._rest = asyncio.Event()
         self.loop: asyncio.AbstractEventLoop
@@ -119,9 +121,9 @@ class Node:
         if self.draining:
             raise RuntimeClosed
         self.loop = asyncio.get_running_loop()
-        os.register_at_fork(after_in_child=partial(_forked, weakref.ref(self)))
         make_folder(self.path.absolute())
         self._lock = DirectoryLock(self.path)
+        os.register_at_fork(after_in_child=partial(_forked, weakref.ref(self)))
         try:
             self.threads = Threads(self.loop, self.limits.commit_threads, self._executor)
             self.catalog = Catalog(self.path, self.vfs, self.loop)
@@ -229,6 +231,7 @@ class Node:
             self._open_files -= 1
         if self.hosts.get(host.address) is host:
             del self.hosts[host.address]
+        host.actor = None  # a stub may keep the host
         if self.closing.get(host.address) is host:
             del self.closing[host.address]
         if not host.closed.done():
@@ -278,9 +281,19 @@ class Node:
             self._attend()
             if len(self.closing) < len(self._wanting):
                 self._evict_least_recently_used()
-            await waiter
+            timer = self.clock.call_later(self.limits.room_seconds, partial(self._no_room, waiter, host))
+            try:
+                await waiter
+            finally:
+                timer.cancel()
         self._open_files += 1
         host.slot = True
+
+    def _no_room(self, waiter: asyncio.Future[None], host: Host) -> None:
+        if not waiter.done():
+            self._wanting.remove(waiter)
+            self._attend()
+            waiter.set_exception(Overloaded(str(host.address), f"{self._open_files} actors are busy (open_files)"))
 
     def _attend(self) -> None:
         self.attentive = self.draining or bool(self._wanting)
@@ -320,18 +333,25 @@ class Node:
 
     async def close(self) -> None:
         """Drain within `Limits.close_seconds`, reset what does not, and give the directory back."""
-        if self.draining:
-            return
+        if self._closing is None:
+            if self.draining:  # crashed
+                return
+            self._closing = self.loop.create_task(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
         self._drain()
         drained = self.loop.create_task(self._drained())
         patience = self.loop.create_task(self.clock.patience(self.limits.close_seconds))
         await asyncio.wait([drained, patience], return_when=asyncio.FIRST_COMPLETED)
         drained.cancel()
         patience.cancel()
-        await self._end("the runtime closed before it came to rest (close_seconds)")
-        await self.catalog.close()
-        self.threads.close()
-        self._lock.release()
+        try:
+            await self._end("the runtime closed before it came to rest (close_seconds)")
+            await self.catalog.close()
+        finally:
+            self.threads.close()
+            self._lock.release()
 
     def _drain(self) -> None:
         self.draining = True
@@ -355,10 +375,12 @@ class Node:
         self._drain()
         for task in list(self._tasks):
             task.cancel()
-        await self._end("the runtime crashed")
-        self.catalog.abandon()
-        self.threads.close()
-        self._lock.release()
+        try:
+            await self._end("the runtime crashed")
+            self.catalog.abandon()
+        finally:
+            self.threads.close()
+            self._lock.release()
 
     async def _end(self, reason: str) -> None:
         for host in list(self.hosts.values()):
@@ -383,7 +405,8 @@ def _forked(reference: weakref.ref[Node]) -> None:
     """In a forked child: the files are the parent's, so nothing here may touch them."""
     node = reference()
     if node is not None:
-        for host in node.hosts.values():
+        node._lock.forget()
+        for host in [*node.hosts.values(), *node.closing.values()]:
             host.abandon("this process was forked: a child must not use its parent's actors")
         node.draining = True
 

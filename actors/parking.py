@@ -105,7 +105,7 @@ class Parking:
 
         def done(error: BaseException | None) -> None:
             if error is not None:
-                host.reset(f"checkpoint failed: {error}")
+                host.storage_failed(DatabaseFailure(str(error)))
 
         self.run(partial(host.database.checkpoint, wait=wait), done)
 
@@ -115,13 +115,13 @@ class Parking:
             await self._host.gate.wait()
 
     async def sync(self) -> None:
-        """Return when what is committed now is on the device: a checkpoint syncs the WAL, then the database."""
+        """Return when what is committed now is on the device."""
         host = self._host
         await self.over()
         while host.turn is not None:
             await host.durable()
             await self.over()
-        self.checkpoint()
+        self._sync_file()
         await self.over()
         if host.dead:
             raise host.reset_error()
@@ -137,7 +137,20 @@ class Parking:
         host = self._host
         if not host.is_open:
             return
+        if not host.gate.parked:
+            host.commit()
         if host.gate.parked or host.turn is not None:
             self.sync_soon()
         else:
-            self.checkpoint()
+            self._sync_file()
+
+    def _sync_file(self) -> None:
+        host = self._host
+        if host.gate.parked or host.dead:
+            return
+
+        def done(error: BaseException | None) -> None:
+            if error is not None:
+                host.storage_failed(DatabaseFailure(f"sync: {error}"))
+
+        self.run(host.database.sync, done)

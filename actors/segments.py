@@ -12,6 +12,8 @@ from collections.abc import Coroutine, Generator
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
+from .mailbox import Message
+
 if TYPE_CHECKING:
     from .host import Host
 
@@ -75,8 +77,12 @@ class Segments:
 
     def _end_segment(self) -> BaseException | None:
         """Keep what the segment wrote; what makes that impossible is raised where the handler waits."""
+        writes = self._host.writes
+        wrote = writes.wrote == writes.segment
         try:
             self._host.leave()
+            if wrote and isinstance(self._message, Message):
+                self._message.kept = True
         except Exception as error:
             self._host.fail_segment()
             return error

@@ -14,7 +14,7 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from .codec import ATOMS, share, weigh
-from .errors import InvalidMessage
+from .errors import InvalidMessage, presentable
 from .gates import pass_once
 from .handlers import Handler
 from .host import Host
@@ -117,16 +117,26 @@ def _direct(handler: Handler) -> Method:
         # A caller that was alone in its last turn ends this one at once; everybody else first lets others join.
         lone = host.caller != 0 and host.turn is None and host.streak < STREAK_MAX and host.caller == id(current_task())
         failure = None
+        call = CURRENT.set(host.call) if keeps else None
         try:
             reply = host.run(handler, args, kwargs, True, lone)
         except Exception as error:
             failure = error
+        except asyncio.CancelledError as error:  # raised by the handler: not to cancel the caller
+            failure = presentable(error)
+        finally:
+            if call is not None:
+                CURRENT.reset(call)
         turn = host.turn
         if turn is None:
             if lone:
                 host.ended_alone()
-            if host.node.attentive:
-                host.node.rested(host)
+            node = host.node
+            if node.attentive:
+                node.rested(host)
+            node.calls += 1
+            if not node.calls % CALLS_MAX:
+                await pass_once()
         else:  # wait at the output gate; the first of the turn to come back commits for all
             turn.waiting += 1
             if turn.waiting == 1 and not lone:  # others may join, within the mailbox's bytes
@@ -153,6 +163,8 @@ def _direct(handler: Handler) -> Method:
     return method
 
 
+CALLS_MAX = 256
+"""After so many messages that wrote nothing, one lets others run: a caller that never waits must not starve them."""
 STREAK_MAX = 4
 """How often in a row a caller that was alone in its last turn may end a turn without letting others run first."""
 

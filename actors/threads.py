@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
 from queue import SimpleQueue
 from typing import Any
+
+log = logging.getLogger("z0.actors")
 
 Done = Callable[[Any, BaseException | None], None]
 
@@ -117,4 +120,7 @@ class Threads:
         self._woken = False
         while self._finished:
             self.in_flight -= 1
-            self._finished.popleft().deliver()
+            try:
+                self._finished.popleft().deliver()
+            except Exception:
+                log.exception("a finished piece of work could not be handed back")

@@ -129,22 +129,22 @@ class Writes:
 
     def first(self) -> None:
         """Make ready for the first write of a segment."""
-        if self.sql_ran:  # by whoever wrote between segments
-            self.opaque, self.sql_ran = True, False
+        host = self._host
         try:
             if not self.active:
-                host = self._host
                 self.database.execute("BEGIN IMMEDIATE")
                 self.active = True
                 host.turn = Turn()
                 host.node.dirty += 1
                 if not (host.led and host.running):
                     host.node.loop.call_soon(host.commit)
-            elif self.opaque:
+            elif self.opaque and host.running:  # what is written between segments is nobody's to undo
                 self.database.savepoint(_SEGMENT)
                 self._savepoint = self.loose = True
         except (RawError, DatabaseFailure) as error:
             raise self._explain(error) from error
+        if self.database.guarded:  # deferred foreign keys are checked at the segment's end
+            self.loose = True
         self.wrote = self.segment
         self._mark = len(self.log)
         self._saved = self.memory.saved
@@ -153,7 +153,11 @@ class Writes:
         """Note that this segment runs SQL of a user that writes."""
         if self.wrote != self.segment:
             self.first()
-        self.sql_ran = self.loose = True
+        self.loose = True
+        if self._host.running:
+            self.sql_ran = True
+        else:
+            self.opaque = True
 
     def keep(self) -> None:
         """End a segment well. Only needed when it is `loose`: it ran SQL of users or began with a savepoint."""
@@ -171,16 +175,23 @@ class Writes:
 
     def undo(self) -> None:
         """Take back every write of this segment, in the file and in memory."""
-        self.depth = 0
-        self.sql_ran = self.loose = False
+        self.loose = False
         if self.wrote != self.segment:
             return
+        self.depth = 0
+        self.sql_ran = False
         self.wrote = -1
         try:
             self._undo_file()
             self.memory.restore(self._saved)
         except DatabaseFailure as failure:
             raise self._fail(failure) from failure
+
+    def end_turn(self) -> None:
+        """Forget the turn: it is being committed, or was given back."""
+        self.active = self.opaque = self.sql_ran = self._savepoint = False
+        self.wrote = -1
+        self.log = []
 
     def drop_empty(self) -> bool:
         """Give a transaction back that holds nothing and that nobody waits for; whether that was so."""
@@ -192,8 +203,7 @@ class Writes:
             self.database.rollback()
         except DatabaseFailure as failure:
             raise self._fail(failure) from failure
-        self.active = False
-        self.wrote = -1
+        self.end_turn()
         host.turn = None
         host.node.dirty -= 1
         turn.done = True

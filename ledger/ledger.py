@@ -195,7 +195,7 @@ class Ledger:
             return self._repeat(new)
         except CommitUnknown:  # this incarnation is over, projections and all
             raise
-        except Exception:
+        except BaseException:
             self._open_projections()
             raise
         self.saved = (fact.seq, fact.hash, fact.timestamp)

@@ -177,7 +177,7 @@ async def test_enumerations_are_kept_as_plain_values(book: Book) -> None:
 
 async def test_a_call_that_python_would_refuse_is_a_type_error(book: Book) -> None:
     with pytest.raises(TypeError):
-        await book.append("deposit", 5)  # type: ignore[call-arg]
+        await getattr(book, "append")("deposit", 5)  # noqa: B009 (a call that no type checker would pass)
     with pytest.raises(TypeError):
         await book.append("deposit", **{"type": "charge"})  # type: ignore[arg-type]
     assert await book.count_facts() == 0
