@@ -17,8 +17,8 @@ from pathlib import Path
 import msgspec
 
 from .clock import EPOCH
-from .database import Database, DatabaseFailure, NotADatabase, Row, Template, Value, open_reader
-from .errors import ActorFileError, Z0Error
+from .database import Database, Row, Template, Value, open_reader
+from .errors import ActorFileError, DatabaseFailure, NotADatabase, Z0Error
 from .files import create_file
 from .names import Address, file_path
 

@@ -13,7 +13,14 @@ from typing import Any, Self
 import apsw
 
 from . import guard
-from .errors import ActorFileError, ConstraintFailed, QueryError
+from .errors import (
+    ActorFileError,
+    ConstraintFailed,
+    DatabaseFailure,
+    NotADatabase,
+    QueryError,
+    TransactionLost,
+)
 
 Row = tuple[Any, ...]
 Value = str | int | float | bytes | None
@@ -21,7 +28,6 @@ Value = str | int | float | bytes | None
 SQLITE_VERSION = apsw.sqlite_lib_version()
 APSW_VERSION = apsw.apsw_version()
 
-_RESERVED = "SELECT count(*) FROM sqlite_schema WHERE lower(name) GLOB 'z0[_]*' OR lower(name) = 'facts'"
 _BUSY_MS = 1_000  # only foreign shells can make us wait: z0 has one connection per file
 _PAGES_PER_ROW = 5  # a row with its index entries rarely changes more
 _MEASURE_FIRST, _MEASURE_LEAST, _MEASURE_BUSY = 64, 8, 500  # rows; the last while a reader is in the way
@@ -36,18 +42,6 @@ _STATEMENT_ERRORS = (
     apsw.ExecutionCompleteError,
     apsw.CursorClosedError,
 )
-
-
-class DatabaseFailure(Exception):
-    """The storage failed under us; nothing of the open transaction may be taken as stored."""
-
-
-class NotADatabase(DatabaseFailure):
-    """The file is no SQLite database, or too damaged to be opened as one."""
-
-
-class TransactionLost(DatabaseFailure):
-    """A statement of a user (ON CONFLICT ROLLBACK, RAISE(ROLLBACK)) ended the engine's transaction."""
 
 
 RawError = apsw.Error
@@ -81,12 +75,9 @@ class Database:
     def __init__(self, path: Path, *, vfs: str | None, sync: bool) -> None:
         """Open an existing file. `sync`: whether a COMMIT returns only when it is on the device."""
         self.path = path
-        self.wal_pages = 0
-        """Pages in the WAL that a checkpoint would copy, when they were last counted."""
-        self.unmeasured = 0
-        """Rows written since; whoever commits adds to it."""
-        self.measure_at = _MEASURE_FIRST
-        """How many of those make it worth counting again."""
+        self.wal_pages = 0  # in the WAL, to be copied by a checkpoint, when they were last counted
+        self.unmeasured = 0  # rows written since; whoever commits adds to it
+        self.measure_at = _MEASURE_FIRST  # how many of those make it worth counting again
         self._guarded = self._user = False
         self._refused: str | None = None
         try:
@@ -149,11 +140,6 @@ class Database:
             self.execute(sql)
         except apsw.Error as error:
             raise DatabaseFailure(f"{sql}: {error}") from error
-
-    @property
-    def in_transaction(self) -> bool:
-        """Whether a transaction is open."""
-        return self._connection.in_transaction
 
     # Statements of ours: constant text, so that they stay in the statement cache
 
@@ -246,14 +232,6 @@ class Database:
     def guarded(self) -> bool:
         """Whether SQL of users has run here, so that tables, triggers and foreign keys may be theirs."""
         return self._guarded
-
-    def reserved_names(self) -> int:
-        """How many tables have names that belong to us."""
-        return int(
-            self.rows("SELECT count(*) FROM sqlite_schema WHERE lower(name) GLOB 'z0[_]*' OR lower(name) = 'facts'")[0][
-                0
-            ]
-        )
 
     # The file
 

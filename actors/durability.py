@@ -13,7 +13,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from .clock import perf_ns
-from .database import Database, DatabaseFailure, RawError
+from .database import Database, RawError
+from .errors import DatabaseFailure
 
 if TYPE_CHECKING:
     from .gates import Turn

@@ -137,3 +137,15 @@ def presentable(error: BaseException) -> Exception:
 
 class InvalidMessage(Z0Error, TypeError):
     """A message's argument or reply that cannot be copied between actor and caller."""
+
+
+class DatabaseFailure(Exception):
+    """The storage failed under us; nothing of the open transaction may be taken as stored. Stays in the engine."""
+
+
+class NotADatabase(DatabaseFailure):
+    """The file is no SQLite database, or too damaged to be opened as one."""
+
+
+class TransactionLost(DatabaseFailure):
+    """A statement of a user (ON CONFLICT ROLLBACK, RAISE(ROLLBACK)) ended the engine's transaction."""

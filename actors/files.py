@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from .database import DatabaseFailure
+from .errors import DatabaseFailure
 
 
 def create_file(path: Path, image: bytes) -> None:

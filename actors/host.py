@@ -15,9 +15,9 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from .codec import ATOMS, share
-from .database import Database, DatabaseFailure
+from .database import Database
 from .delivery import Delivery
-from .errors import ActorReset, CommitUnknown, LimitExceeded, QueryError
+from .errors import ActorReset, CommitUnknown, DatabaseFailure, LimitExceeded, QueryError
 from .gates import InputGate, Turn
 from .handlers import Handler
 from .mailbox import Mailbox
@@ -29,10 +29,12 @@ from .storage import Storage
 from .writes import Writes
 
 if TYPE_CHECKING:
-    from .node import Kind, Node
+    from .kind import Kind
+    from .node import Node
 
 log = logging.getLogger("z0.actors")
 
+_CALLS_MAX = 256  # a caller that never waits must not starve the others for longer than so many messages
 _OPAQUE_ROWS = 100  # what SQL of users is taken to have written, until it is measured
 
 
@@ -252,11 +254,20 @@ class Host:
         if node.attentive:
             node.rested(self)
 
-    def ended_alone(self) -> None:
-        """A lone caller's message has ended, with its one write (if it wrote) committed by itself."""
-        self.streak += 1
-        if self.database.unmeasured >= self.database.measure_at:
-            self.parking.checkpoint_if_due()
+    def ended_at_once(self, lone: bool) -> bool:
+        """A message has ended that nobody waits for any more; whether its caller should let others run now.
+
+        It wrote nothing, or was `lone` and its one write was committed by itself.
+        """
+        node = self.node
+        if lone:
+            self.streak += 1
+            if self.database.unmeasured >= self.database.measure_at:
+                self.parking.checkpoint_if_due()
+        if node.attentive:
+            node.rested(self)
+        node.calls += 1
+        return not node.calls % _CALLS_MAX
 
     def commit_failed(self, failure: BaseException) -> CommitUnknown:
         """Fail-stop after an error out of COMMIT: what it was to store may be there or not."""

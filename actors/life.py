@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .database import Database, DatabaseFailure, NotADatabase
-from .errors import ActorFileError, QueryError, presentable
+from .database import Database
+from .errors import ActorFileError, DatabaseFailure, NotADatabase, QueryError, presentable
 from .files import create_file, make_folder
 from .host import Host, State
 from .names import file_path

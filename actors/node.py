@@ -16,18 +16,17 @@ from . import life
 from .actor import Actor
 from .catalog import ActorInfo, Catalog
 from .clock import Clock, Timer
-from .database import SQLITE_VERSION, Template, Value
+from .database import SQLITE_VERSION
 from .durability import Mode, durability_of
 from .errors import NamespaceConflict, Overloaded, RuntimeClosed
 from .files import make_folder
 from .gates import pass_once
-from .handlers import Handler, can_suspend, handlers_of
 from .host import Host, State
+from .kind import Kind
 from .limits import Limits
 from .lock import DirectoryLock
 from .mailbox import Load
 from .names import Address, check_name
-from .stub import stub_class
 from .threads import Threads
 
 A = TypeVar("A", bound=Actor)
@@ -37,35 +36,10 @@ _CLOSING_MAX = 8  # idle actors that are closed at once: each costs syncs, which
 _TICKS_PER_IDLE = 10  # how finely the time since an actor's last use is known
 
 
-class Kind:
-    """What a node knows of one class of actors."""
-
-    def __init__(self, cls: type[Actor]) -> None:
-        """Read the class once. Raises InvalidName for an impossible namespace."""
-        self.cls = cls
-        self.namespace = check_name(cls.namespace or cls.__name__, "namespace")
-        self.handlers = handlers_of(cls, Actor)
-        self.stub_class = stub_class(cls, self.handlers)
-        self.start = _hook(cls, "start")
-        self.stop = _hook(cls, "stop")
-        self._template: Template | None = None
-
-    def image(self, meta: dict[str, Value]) -> bytes:
-        """The content of a new file."""
-        if self._template is None:
-            self._template = Template(self.cls._z0_schema)
-        return self._template.image(meta)
-
-
 def _check_sqlite() -> None:
     """Refuse a SQLite whose WAL can lose commits. Raises RuntimeError."""
     if tuple(map(int, SQLITE_VERSION.split("."))) < _WAL_RESET_BUG_FIXED:
         raise RuntimeError(f"SQLite {SQLITE_VERSION} has the WAL-reset bug; install apsw >= 3.54")
-
-
-def _hook(cls: type[Actor], name: str) -> Handler | None:
-    function = getattr(cls, name)
-    return None if function is getattr(Actor, name) else Handler(name, function, can_suspend(function))
 
 
 class Node:

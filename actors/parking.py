@@ -7,7 +7,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .clock import Timer
-from .database import Database, DatabaseFailure
+from .database import Database
+from .errors import DatabaseFailure
 from .gates import Turn
 from .threads import Work
 

@@ -10,8 +10,8 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from . import codec
-from .database import DatabaseFailure, Row, Value
-from .errors import QueryError, Z0Error
+from .database import Row, Value
+from .errors import DatabaseFailure, QueryError, Z0Error
 from .writes import Writes
 
 _GET = "SELECT value FROM z0_kv WHERE key = ?"
@@ -22,6 +22,8 @@ _LIST = (
     " ORDER BY key {order} LIMIT ?"
 )
 
+
+_RESERVED = "SELECT count(*) FROM sqlite_schema WHERE lower(name) GLOB 'z0[_]*' OR lower(name) = 'facts'"
 
 Result = tuple[tuple[str, ...], list[Row]]
 
@@ -151,9 +153,9 @@ class Storage:
         """Run SQL that may rename a table: the authorizer is not told the new name."""
         writes = self._writes
         with writes.transaction():
-            before = writes.database.reserved_names()
+            before = writes.rows(_RESERVED)
             result = writes.database.run_users(query, params, writes.ran_sql)
-            if writes.database.reserved_names() != before:
+            if writes.rows(_RESERVED) != before:
                 raise QueryError(f"names beginning with z0_ and `facts` are reserved: {query}")
         return result
 

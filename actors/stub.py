@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
-from .codec import ATOMS, share, weigh
+from .codec import share, weigh
 from .errors import InvalidMessage, presentable
 from .gates import pass_once
 from .handlers import Handler
@@ -23,7 +23,8 @@ from .names import Address
 from .segments import CURRENT
 
 if TYPE_CHECKING:
-    from .node import Kind, Node
+    from .kind import Kind
+    from .node import Node
 
 Method = Callable[..., Coroutine[Any, Any, Any]]
 
@@ -104,14 +105,8 @@ def _direct(handler: Handler) -> Method:
             return await _post(self, handler, args, kwargs)
         if host.turn is not None:
             host.mailbox.join(host.turn, host.delivery.running, weigh(args, kwargs))
-        if keeps:
-            for value in args:
-                if type(value) not in ATOMS:
-                    args = share(args)
-                    break
-            for key, value in kwargs.items():
-                if type(value) not in ATOMS:
-                    kwargs[key] = share(value)
+        if keeps and (args or kwargs):
+            args, kwargs = share(args), share(kwargs)
         if host.used != host.node.tick:
             host.node.touch(host)
         # A caller that was alone in its last turn ends this one at once; everybody else first lets others join.
@@ -129,13 +124,7 @@ def _direct(handler: Handler) -> Method:
                 CURRENT.reset(call)
         turn = host.turn
         if turn is None:
-            if lone:
-                host.ended_alone()
-            node = host.node
-            if node.attentive:
-                node.rested(host)
-            node.calls += 1
-            if not node.calls % CALLS_MAX:
+            if host.ended_at_once(lone):
                 await pass_once()
         else:  # wait at the output gate; the first of the turn to come back commits for all
             turn.waiting += 1
@@ -163,8 +152,6 @@ def _direct(handler: Handler) -> Method:
     return method
 
 
-CALLS_MAX = 256
-"""After so many messages that wrote nothing, one lets others run: a caller that never waits must not starve them."""
 STREAK_MAX = 4
 """How often in a row a caller that was alone in its last turn may end a turn without letting others run first."""
 

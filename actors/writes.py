@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .database import Database, DatabaseFailure, RawError, Row, Value, explain
-from .errors import Z0Error
+from .database import Database, RawError, Row, Value, explain
+from .errors import DatabaseFailure, Z0Error
 from .gates import Turn
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 import pytest
 
 import z0
-from z0.actors.database import Database, DatabaseFailure
+from z0.actors.database import Database
+from z0.actors.errors import DatabaseFailure
 from z0.actors.gates import pass_once
 from z0.testing import VirtualClock, temporary_runtime
 

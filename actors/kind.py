@@ -1,0 +1,34 @@
+"""What is known of one class of actors: read once, when the class is first met."""
+
+from __future__ import annotations
+
+from .actor import Actor
+from .database import Template, Value
+from .handlers import Handler, can_suspend, handlers_of
+from .names import check_name
+from .stub import stub_class
+
+
+class Kind:
+    """What a node knows of one class of actors."""
+
+    def __init__(self, cls: type[Actor]) -> None:
+        """Read the class once. Raises InvalidName for an impossible namespace."""
+        self.cls = cls
+        self.namespace = check_name(cls.namespace or cls.__name__, "namespace")
+        self.handlers = handlers_of(cls, Actor)
+        self.stub_class = stub_class(cls, self.handlers)
+        self.start = _hook(cls, "start")
+        self.stop = _hook(cls, "stop")
+        self._template: Template | None = None
+
+    def image(self, meta: dict[str, Value]) -> bytes:
+        """The content of a new file."""
+        if self._template is None:
+            self._template = Template(self.cls._z0_schema)
+        return self._template.image(meta)
+
+
+def _hook(cls: type[Actor], name: str) -> Handler | None:
+    function = getattr(cls, name)
+    return None if function is getattr(Actor, name) else Handler(name, function, can_suspend(function))
