@@ -30,7 +30,7 @@ APSW_VERSION = apsw.apsw_version()
 
 _BUSY_MS = 1_000  # only foreign shells can make us wait: z0 has one connection per file
 _PAGES_PER_ROW = 5  # a row with its index entries rarely changes more
-_MEASURE_FIRST, _MEASURE_LEAST, _MEASURE_BUSY = 64, 8, 500  # rows; the last while a reader is in the way
+_MEASURE_FIRST, _MEASURE_LEAST, _MEASURE_BUSY = 1, 8, 500  # rows; the last while a reader is in the way
 _STATEMENT_ERRORS = (
     apsw.SQLError,
     apsw.AuthError,
@@ -249,9 +249,10 @@ class Database:
         self._run(f"PRAGMA synchronous={mode}")
 
     def checkpoint_due(self, pages_max: int) -> bool:
-        """Count the WAL's pages, and say whether they are `pages_max` or more. Ask at `measure_at` rows only."""
+        """Whether the WAL holds so many pages; ask at `measure_at` rows only. Gives the page cache back as well."""
         try:
             pages, copied = self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
+            self._connection.release_memory()
         except apsw.Error as error:
             raise DatabaseFailure(f"checkpoint: {error}") from error
         self.wal_pages = 0 if pages == copied else pages
@@ -283,7 +284,7 @@ class Database:
             self._connection.set_busy_timeout(_BUSY_MS)
         self.unmeasured = 0
         self.wal_pages = 0 if pages == copied else pages
-        self.measure_at = _MEASURE_FIRST if pages == copied else _MEASURE_BUSY
+        self.measure_at = _MEASURE_LEAST if pages == copied else _MEASURE_BUSY
         return pages == copied
 
     def relax(self) -> None:
