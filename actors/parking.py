@@ -87,7 +87,7 @@ class Parking:
     def checkpoint_if_due(self) -> None:
         """Count the WAL's pages, and checkpoint when there are too many."""
         host = self._host
-        if host.dead or host.gate.parked:
+        if host.dead or host.gate.parked or host.turn is not None:
             return
         try:
             due = host.database.checkpoint_due(host.node.limits.checkpoint_pages)
