@@ -30,7 +30,7 @@ APSW_VERSION = apsw.apsw_version()
 
 _BUSY_MS = 1_000  # only foreign shells can make us wait: z0 has one connection per file
 _PAGES_PER_ROW = 5  # a row with its index entries rarely changes more
-_MEASURE_FIRST, _MEASURE_LEAST, _MEASURE_MOST, _MEASURE_BUSY = 1, 8, 16, 500  # rows; the last while a reader is in the way
+_MEASURE_FIRST, _MEASURE_LEAST, _MEASURE_MOST, _MEASURE_BUSY = 1, 8, 16, 500  # rows; busy: a reader is in the way
 _STATEMENT_ERRORS = (
     apsw.SQLError,
     apsw.AuthError,
