@@ -155,23 +155,14 @@ def interrupted(path: Path, data: Path, stop: signal.Signals, when: Callable[[],
     return process.returncode, errors
 
 
-def interrupted_midway(folder: Path, stop: signal.Signals, least: int) -> tuple[Path, int, str]:
-    """Stop the demo when so many accounts have their file; again, where it was done before the signal came."""
-    for attempt in range(10):
-        data = folder / f"data-{attempt}"
-        code, errors = interrupted(demo.SAMPLE, data, stop, partial(enough, data, least))
-        if code != 0:
-            return data, code, errors
-    raise AssertionError("the demo was always faster than the signal")
-
-
 def enough(data: Path, least: int) -> bool:
     """Whether so many accounts have their file."""
     return len(list(data.glob("default/Account/*.sqlite"))) >= least
 
 
 def test_after_kill_9_it_continues_with_nothing_lost_or_twice(tmp_path: Path) -> None:
-    data, code, _ = interrupted_midway(tmp_path, signal.SIGKILL, 30)
+    data = tmp_path / "data"
+    code, _ = interrupted(demo.SAMPLE, data, signal.SIGKILL, partial(enough, data, 30))
     assert code == -signal.SIGKILL
     kept = sum(checked.facts for checked in check_all(data))
     report = finished(demo.SAMPLE, data)
@@ -184,7 +175,8 @@ def test_after_kill_9_it_continues_with_nothing_lost_or_twice(tmp_path: Path) ->
 
 
 def test_after_ctrl_c_it_says_so_and_continues(tmp_path: Path) -> None:
-    data, code, errors = interrupted_midway(tmp_path, signal.SIGINT, 20)
+    data = tmp_path / "data"
+    code, errors = interrupted(demo.SAMPLE, data, signal.SIGINT, partial(enough, data, 20))
     assert code == 130
     assert "interrupted; what was acknowledged is kept: the same command continues" in errors
     assert "Traceback" not in errors
