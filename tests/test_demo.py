@@ -132,7 +132,13 @@ async def test_a_bad_file_is_refused_before_anything_is_written(tmp_path: Path) 
 
 def started(path: Path, data: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "z0", "demo", "--json", "--input", str(path), "--data", str(data)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # whoever runs the tests may ignore Ctrl-C
+    )
 
 
 def finished(path: Path, data: Path) -> dict[str, Any]:
