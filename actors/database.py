@@ -26,7 +26,6 @@ Row = tuple[Any, ...]
 Value = str | int | float | bytes | None
 
 SQLITE_VERSION = apsw.sqlite_lib_version()
-APSW_VERSION = apsw.apsw_version()
 
 _BUSY_MS = 1_000  # only foreign shells can make us wait: z0 has one connection per file
 _PAGES_PER_ROW = 5  # a row with its index entries rarely changes more
@@ -213,10 +212,9 @@ class Database:
         self._connection.config(apsw.SQLITE_DBCONFIG_ENABLE_TRIGGER, 1)
         self._guarded = True
 
-    def _authorize(self, action: int, first: str | None, second: str | None, _db: str | None, _by: str | None) -> int:
-        if not self._user and (
-            _by is None or guard.is_ours(_by)
-        ):  # a trigger of theirs may fire in a statement of ours
+    def _authorize(self, action: int, first: str | None, second: str | None, _db: str | None, by: str | None) -> int:
+        theirs = self._user or (by is not None and not guard.is_ours(by))  # their trigger may fire in our statement
+        if not theirs:
             return apsw.SQLITE_OK
         why = guard.refusal(action, first, second)
         if why is None:

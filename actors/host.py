@@ -89,7 +89,7 @@ class Host:
         """Give the host its open file."""
         self.database = database
         self.writes = Writes(self, database)
-        self.storage = Storage(self.writes, self.sync, self.storage_failed)
+        self.storage = Storage(self.writes, self.sync)
 
     @property
     def dead(self) -> bool:

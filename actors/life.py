@@ -8,7 +8,6 @@ import logging
 import os
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from .database import Database
 from .errors import ActorFileError, DatabaseFailure, NotADatabase, QueryError, presentable
@@ -17,9 +16,6 @@ from .host import Host, State
 from .names import file_path
 from .schema import SCHEMA_VERSION
 from .segments import CURRENT, Call, Segments
-
-if TYPE_CHECKING:
-    pass
 
 log = logging.getLogger("z0.actors")
 
@@ -40,10 +36,10 @@ def open_now(host: Host) -> bool:
             host.run(kind.start, (), {})
     except BaseException as error:
         fail_opening(host, error)
-        presentable = _presentable(host, error)
-        if presentable is error:
+        told = _as_told(host, error)
+        if told is error:
             raise
-        raise presentable from error
+        raise told from error
     _opened(host)
     return True
 
@@ -166,7 +162,7 @@ def _opened(host: Host) -> None:
 
 def fail_opening(host: Host, error: BaseException) -> None:
     """An actor could not be opened: fail the messages that wait for it."""
-    failure = presentable(_presentable(host, error))
+    failure = presentable(_as_told(host, error))
     for message in host.mailbox:
         if not message.reply.done():
             message.reply.set_exception(failure)
@@ -174,7 +170,8 @@ def fail_opening(host: Host, error: BaseException) -> None:
     host.reset(f"it could not be opened: {error}")
 
 
-def _presentable(host: Host, error: BaseException) -> BaseException:
+def _as_told(host: Host, error: BaseException) -> BaseException:
+    """What the callers of an actor are told that could not be opened."""
     if isinstance(error, DatabaseFailure):
         host.node.suspect.add(host.address)
         host.reason = f"it could not be opened: {error}"

@@ -22,7 +22,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     idle_seconds: float = 10.0
     """An actor without work for this long is evicted (as Durable Objects)."""
     resident_actors: int = 10_000
-    """Actors in memory at once; hard."""
+    """Actors in memory at once; hard. Each has its file open, so `open_files` bounds them as well."""
     open_files: int | None = None
     """Actor files open at once; hard. None: a third of the descriptor limit, at most 2,000."""
     block_seconds: float = 30.0
@@ -47,8 +47,6 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """WAL pages after which the checkpoint also waits for readers."""
     snapshot_facts: int = 1_000
     """Facts between two snapshots of a projection: bounds the fold when an actor is opened."""
-    reply_retention_seconds: float = 30 * 86_400.0
-    """How long replies of idempotent messages are kept at least."""
 
     def open_files_max(self) -> int:
         """How many actor files may be open, within the process's descriptor limit."""

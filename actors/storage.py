@@ -11,7 +11,7 @@ from typing import Any
 
 from . import codec
 from .database import Row, Value
-from .errors import DatabaseFailure, QueryError, Z0Error
+from .errors import DatabaseFailure, QueryError
 from .writes import Writes
 
 _GET = "SELECT value FROM z0_kv WHERE key = ?"
@@ -71,18 +71,12 @@ class Cursor:
 class Storage:
     """The actor's own data. Every method but `sync` is synchronous."""
 
-    __slots__ = ("_cursors", "_fail", "_sync", "_writes")
+    __slots__ = ("_cursors", "_sync", "_writes")
 
-    def __init__(
-        self,
-        writes: Writes,
-        sync: Callable[[], Awaitable[None]],
-        fail: Callable[[DatabaseFailure], Z0Error],
-    ) -> None:
+    def __init__(self, writes: Writes, sync: Callable[[], Awaitable[None]]) -> None:
         """Made by the host."""
         self._writes = writes
         self._sync = sync
-        self._fail = fail
         self._cursors: list[Cursor] = []
 
     # Key-value
@@ -144,7 +138,7 @@ class Storage:
             else:
                 cursor = Cursor(*writes.database.run_users(query, params, writes.ran_sql))
         except DatabaseFailure as failure:
-            raise self._fail(failure) from failure
+            raise writes.fail(failure) from failure
         self._cursors.append(cursor)
         writes.loose = True
         return cursor

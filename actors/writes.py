@@ -115,9 +115,10 @@ class Writes:
     def _explain(self, error: Exception) -> Exception:
         """The error as callers know it, after stopping the actor if its storage failed."""
         explained = explain(error)
-        return self._fail(explained) if isinstance(explained, DatabaseFailure) else explained
+        return self.fail(explained) if isinstance(explained, DatabaseFailure) else explained
 
-    def _fail(self, failure: DatabaseFailure) -> Z0Error:
+    def fail(self, failure: DatabaseFailure) -> Z0Error:
+        """Stop the actor, whose storage failed; what to raise."""
         return self._host.storage_failed(failure)
 
     def rows(self, sql: str, *bindings: Value) -> list[Row]:
@@ -125,7 +126,7 @@ class Writes:
         try:
             return self.database.rows(sql, *bindings)
         except DatabaseFailure as failure:
-            raise self._fail(failure) from failure
+            raise self.fail(failure) from failure
 
     def first(self) -> None:
         """Make ready for the first write of a segment."""
@@ -169,7 +170,7 @@ class Writes:
                 self.database.release(_SEGMENT)
                 self._savepoint = False
         except DatabaseFailure as failure:
-            raise self._fail(failure) from failure
+            raise self.fail(failure) from failure
         if self.sql_ran:
             self.opaque, self.sql_ran = True, False
 
@@ -185,7 +186,7 @@ class Writes:
             self._undo_file()
             self.memory.restore(self._saved)
         except DatabaseFailure as failure:
-            raise self._fail(failure) from failure
+            raise self.fail(failure) from failure
 
     def end_turn(self) -> None:
         """Forget the turn: it is being committed, or was given back."""
@@ -202,7 +203,7 @@ class Writes:
         try:
             self.database.rollback()
         except DatabaseFailure as failure:
-            raise self._fail(failure) from failure
+            raise self.fail(failure) from failure
         self.end_turn()
         host.turn = None
         host.node.dirty -= 1
@@ -232,7 +233,7 @@ class Writes:
             self._repeat(self.log[:mark])
             self.memory.restore(saved)
         except DatabaseFailure as failure:
-            raise self._fail(failure) from failure
+            raise self.fail(failure) from failure
 
     def _repeat(self, rows: list[tuple[str, Sequence[Value]]]) -> None:
         self.database.rollback()
@@ -268,4 +269,4 @@ class Writes:
         try:
             action(name)
         except DatabaseFailure as failure:
-            raise self._fail(failure) from failure
+            raise self.fail(failure) from failure

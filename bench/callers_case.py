@@ -30,26 +30,24 @@ WARM_STEP = 100  # facts for each file
 
 async def append_64(settings: Settings) -> Result:
     """How far 64 callers of one entity share commits."""
-    subject, floor, note = await _race(settings, "append-64", entities=1, each=settings.size(2, 16))
-    ratio = median_ratio(subject.rates, floor.rates)
-    return Result(
-        name="append-64",
-        question="64 callers on one entity: facts/s beside one bare writer",
-        rows=[throughput_row(subject, floor=floor), latency_row(floor)],
-        verdicts=[Verdict(what="facts/s / sequential bare INSERT", value=ratio, at_least=7.0)],
-        notes=[note, "the ratio is that of the throughputs"],
-    )
+    question = "64 callers on one entity: facts/s beside one bare writer"
+    return await _case(settings, "append-64", question, entities=1, each=settings.size(2, 16), at_least=7.0)
 
 
 async def entities_64(settings: Settings) -> Result:
     """How far 64 entities with a file each overlap their syncs."""
-    subject, floor, note = await _race(settings, "entities-64", entities=CALLERS, each=settings.size(1, 16))
+    question = "64 entities, one caller each, warm files: facts/s beside one bare writer of one file"
+    return await _case(settings, "entities-64", question, entities=CALLERS, each=settings.size(1, 16), at_least=1.2)
+
+
+async def _case(settings: Settings, name: str, question: str, *, entities: int, each: int, at_least: float) -> Result:
+    subject, floor, note = await _race(settings, name, entities=entities, each=each)
     ratio = median_ratio(subject.rates, floor.rates)
     return Result(
-        name="entities-64",
-        question="64 entities, one caller each, warm files: facts/s beside one bare writer of one file",
+        name=name,
+        question=question,
         rows=[throughput_row(subject, floor=floor), latency_row(floor)],
-        verdicts=[Verdict(what="facts/s / sequential bare INSERT", value=ratio, at_least=1.2)],
+        verdicts=[Verdict(what="facts/s / sequential bare INSERT", value=ratio, at_least=at_least)],
         notes=[note, "the ratio is that of the throughputs"],
     )
 

@@ -46,7 +46,7 @@ def follow(rows: Iterable[tuple[Any, ...]], head: bytes, entity: str, seq: int =
         if row[0] != seq:
             raise LedgerCorrupt(entity, seq, f"is missing (the next one is {row[0]})")
         try:
-            head = blake2b(head + encode(row[:-1]), digest_size=32).digest()
+            head = link(head, row[:-1])
         except UnicodeEncodeError as error:
             raise LedgerCorrupt(entity, seq, f"holds text that is not UTF-8 ({error})") from None
         if head != row[-1]:
