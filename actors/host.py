@@ -53,7 +53,7 @@ class Host:
 
     __slots__ = (
         "actor", "address", "call", "caller", "closed", "database", "delivery", "gate", "kind", "led", "mailbox",
-        "node", "outbox", "parking", "ready", "reason", "running", "running_keys", "slot", "state", "storage",
+        "node", "outbox", "parking", "placed", "ready", "reason", "running", "running_keys", "state", "storage",
         "streak", "turn", "used", "writes",
     )  # fmt: skip
 
@@ -78,7 +78,7 @@ class Host:
         self.running_keys: dict[tuple[str, str], asyncio.Future[None]] = {}
         self.used = 0
         self.reason = ""
-        self.slot = False  # counts as an open file
+        self.placed = False  # has a place among the open files
         self.closed = node.loop.create_future()
         self.actor: Any = None
         self.database: Database

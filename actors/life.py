@@ -28,7 +28,7 @@ def open_now(host: Host) -> bool:
     path = _path(host)
     if host.address in node.closing or not _is_clean(host, path):
         return False
-    if not path.exists() or not node.catalog.has(host.address) or not node.take_slot(host):
+    if not path.exists() or not node.catalog.has(host.address) or not node.room.take(host):
         return False
     try:
         _construct(host, *_open_file(host, path))
@@ -50,7 +50,7 @@ async def open_later(host: Host) -> None:
     try:
         while (predecessor := node.closing.get(host.address)) is not None:
             await asyncio.shield(predecessor.closed)
-        await node.slot(host)
+        await node.room.wait(host)
         path = _path(host)
         if not path.exists():
             if node.catalog.was_left(host.address):
@@ -155,7 +155,7 @@ async def _start(host: Host) -> None:
 
 def _opened(host: Host) -> None:
     host.state = State.OPEN
-    host.used = host.node.tick
+    host.used = host.node.rest.tick
     host.refresh()
     host.node.opened(host)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import weakref
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Coroutine
 from concurrent.futures import Executor
 from functools import partial
@@ -15,10 +15,10 @@ from typing import Any, TypeVar, cast
 from . import life
 from .actor import Actor
 from .catalog import ActorInfo, Catalog
-from .clock import Clock, Timer
+from .clock import Clock
 from .database import SQLITE_VERSION
 from .durability import Mode, durability_of
-from .errors import NamespaceConflict, Overloaded, RuntimeClosed
+from .errors import NamespaceConflict, RuntimeClosed
 from .files import make_folder
 from .gates import pass_once
 from .host import Host, State
@@ -27,13 +27,13 @@ from .limits import Limits
 from .lock import DirectoryLock
 from .mailbox import Load
 from .names import Address, check_name
+from .rest import Rest
+from .room import Room
 from .threads import Threads
 
 A = TypeVar("A", bound=Actor)
 
 _WAL_RESET_BUG_FIXED = (3, 51, 3)
-_CLOSING_MAX = 8  # idle actors that are closed at once: each costs syncs, which commits need too
-_TICKS_PER_IDLE = 10  # how finely the time since an actor's last use is known
 
 
 def _check_sqlite() -> None:
@@ -73,18 +73,15 @@ class Node:
         self.dirty = 0  # actors with a turn that is not durable
         self.load = Load()
         self.calls = 0  # messages that wrote nothing
-        self.tick = 0
         self.draining = False
         self.attentive = False  # somebody waits for an actor to rest
-        self._open_files = 0
-        self._open_files_max = limits.open_files_max()
-        self._wanting: deque[asyncio.Future[None]] = deque()
+        self.room = Room(self, limits.open_files_max())
+        self.rest = Rest(self)
         self._tasks: set[asyncio.Task[None]] = set()
         self._opening: set[asyncio.Task[None]] = set()
         self.stopping: set[asyncio.Task[Any]] = set()  # tasks inside a stop() hook
         self._closing: asyncio.Task[None] | None = None
-        self._sweeper: Timer | None = None
-        self._rest = asyncio.Event()
+        self._rested = asyncio.Event()
         self.loop: asyncio.AbstractEventLoop
         self.threads: Threads
         self.catalog: Catalog
@@ -158,24 +155,24 @@ class Node:
 
     def touch(self, host: Host) -> None:
         """Note that an actor was used in this tick."""
-        host.used = self.tick
+        host.used = self.rest.tick
         if host.address in self.hosts:
             self.hosts.move_to_end(host.address)
 
     def opened(self, host: Host) -> None:
         """A host is open: watch when it becomes idle."""
         if self.draining:
-            self._rest.set()
-        elif self._sweeper is None:
-            self._sweep_later()
+            self._rested.set()
+        else:
+            self.rest.watch()
 
     def rested(self, host: Host) -> None:
         """A host may have become idle: somebody may be waiting for that."""
         if not self.attentive or not host.idle:
             return
         if self.draining:
-            self._rest.set()
-        elif len(self.closing) < len(self._wanting):
+            self._rested.set()
+        elif len(self.closing) < self.room.wanted:
             self.evict(host, "room")
 
     def evict(self, host: Host, reason: str) -> asyncio.Future[None]:
@@ -200,9 +197,6 @@ class Node:
 
     def left(self, host: Host) -> None:
         """A host has closed its file."""
-        if host.slot:
-            host.slot = False
-            self._open_files -= 1
         if self.hosts.get(host.address) is host:
             del self.hosts[host.address]
         host.actor = None  # a stub may keep the host
@@ -210,15 +204,11 @@ class Node:
             del self.closing[host.address]
         if not host.closed.done():
             host.closed.set_result(None)
-        while self._wanting:
-            waiter = self._wanting.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
-                break
-        self._rest.set()
-        self._attend()
+        self.room.leave(host)
+        self._rested.set()
+        self.attend()
         if not self.draining:
-            self._rest_idle()
+            self.rest.look()
 
     def forget(self, host: Host) -> None:
         """A host was reset: close its file without believing it, then let a successor open."""
@@ -237,71 +227,16 @@ class Node:
 
         self.threads.run(abandon, lambda _result, _error: self.left(host))
 
-    # Open files
+    def attend(self) -> None:
+        """Note whether somebody waits for an actor to rest."""
+        self.attentive = self.draining or self.room.wanted > 0
 
-    def take_slot(self, host: Host) -> bool:
-        """Count one more open file, if there is room now."""
-        if self._wanting or self._open_files >= self._open_files_max:
-            return False
-        self._open_files += 1
-        host.slot = True
-        return True
-
-    async def slot(self, host: Host) -> None:
-        """Count one more open file, after an eviction if there is no room."""
-        while self._open_files >= self._open_files_max:
-            waiter = self.loop.create_future()
-            self._wanting.append(waiter)
-            self._attend()
-            if len(self.closing) < len(self._wanting):
-                self._evict_least_recently_used()
-            timer = self.clock.call_later(self.limits.room_seconds, partial(self._no_room, waiter, host))
-            try:
-                await waiter
-            finally:
-                timer.cancel()
-        self._open_files += 1
-        host.slot = True
-
-    def _no_room(self, waiter: asyncio.Future[None], host: Host) -> None:
-        if not waiter.done():
-            self._wanting.remove(waiter)
-            self._attend()
-            waiter.set_exception(Overloaded(str(host.address), f"{self._open_files} actors are busy (open_files)"))
-
-    def _attend(self) -> None:
-        self.attentive = self.draining or bool(self._wanting)
-
-    def _evict_least_recently_used(self) -> None:
+    def evict_least_recently_used(self) -> None:
+        """Begin to close the idle actor that was used least recently, if one is idle."""
         for host in self.hosts.values():
             if host.idle:
                 self.evict(host, "room")
                 return
-
-    # Idle actors
-
-    def _sweep_later(self) -> None:
-        self._sweeper = self.clock.call_later(self.limits.idle_seconds / _TICKS_PER_IDLE, self._sweep)
-
-    def _sweep(self) -> None:
-        self._sweeper = None
-        self.tick += 1
-        self._rest_idle()
-        if self.hosts:
-            self._sweep_later()
-
-    def _rest_idle(self) -> None:
-        """Evict actors that were idle for long enough, and checkpoint others that rest, a few at a time."""
-        for host in list(self.hosts.values()):
-            idle = self.tick - host.used
-            if idle <= 1 or len(self.closing) + self.threads.in_flight >= _CLOSING_MAX:  # the rest was used later still
-                break
-            if not host.idle:
-                continue
-            if idle > _TICKS_PER_IDLE:
-                self.evict(host, "idle")
-            elif host.database.has_wal:
-                host.parking.checkpoint()
 
     # The end
 
@@ -329,18 +264,17 @@ class Node:
 
     def _drain(self) -> None:
         self.draining = True
-        self._attend()
-        if self._sweeper is not None:
-            self._sweeper.cancel()
+        self.attend()
+        self.rest.stop()
         for host in self.hosts.values():
             host.refresh()
 
     async def _drained(self) -> None:
         while self.hosts or self.closing:
-            self._rest.clear()
+            self._rested.clear()
             for host in [host for host in self.hosts.values() if host.idle]:
                 self.evict(host, "closing")
-            await self._rest.wait()
+            await self._rested.wait()
 
     async def crash(self) -> None:
         """Drop the memory as a kill would, keep what was committed, and give the directory back."""

@@ -107,7 +107,7 @@ def _direct(handler: Handler) -> Method:
             host.mailbox.join(host.turn, host.delivery.running, weigh(args, kwargs))
         if keeps and (args or kwargs):
             args, kwargs = share(args), share(kwargs)
-        if host.used != host.node.tick:
+        if host.used != host.node.rest.tick:
             host.node.touch(host)
         # A caller that was alone in its last turn ends this one at once; everybody else first lets others join.
         lone = host.caller != 0 and host.turn is None and host.streak < STREAK_MAX and host.caller == id(current_task())
