@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import re
 import time
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 perf_ns = time.perf_counter_ns
+_LOOK_SECONDS = 1.0  # how long a jump of the wall clock may stay unnoticed
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Span = timedelta | float | int | str
@@ -77,6 +79,15 @@ class Clock(Protocol):
     def call_later(self, span: Span, callback: Callable[[], object]) -> Timer:
         """Call back on the running event loop when the span has passed."""
 
+    def call_at(self, when_us: int, callback: Callable[[], object]) -> Timer:
+        """Call back on the running event loop when the wall-clock time is at least `when_us`, and not before.
+
+        However the wall clock is set meanwhile: a jump is noticed within a second.
+        """
+
+    def random(self) -> float:
+        """At least 0 and less than 1; for jitter, not for secrets."""
+
     async def patience(self, span: Span) -> None:
         """Return when there is no use in waiting longer for work to end: after the span, in real time.
 
@@ -110,9 +121,42 @@ class SystemClock:
         """Call back on the running event loop when the span has passed."""
         return asyncio.get_running_loop().call_later(seconds(span), callback)
 
+    def call_at(self, when_us: int, callback: Callable[[], object]) -> Timer:
+        """Call back on the running event loop when the wall-clock time is at least `when_us`."""
+        return _WallTimer(self, when_us, callback)
+
+    def random(self) -> float:
+        """At least 0 and less than 1."""
+        return random.random()
+
     async def patience(self, span: Span) -> None:
         """Return when the span has passed."""
         await asyncio.sleep(seconds(span))
 
     def watch(self, busy: Callable[[], bool]) -> None:
         """Real time passes whoever is busy."""
+
+
+class _WallTimer:
+    """Looks at the wall clock, which may be set to any time, at least once a second."""
+
+    __slots__ = ("_callback", "_clock", "_handle", "_when_us")
+
+    def __init__(self, clock: SystemClock, when_us: int, callback: Callable[[], object]) -> None:
+        self._clock = clock
+        self._when_us = when_us
+        self._callback = callback
+        self._wait()
+
+    def _wait(self) -> None:
+        left = (self._when_us - self._clock.now_us()) / 1e6
+        self._handle = asyncio.get_running_loop().call_later(min(max(left, 0.0), _LOOK_SECONDS), self._look)
+
+    def _look(self) -> None:
+        if self._clock.now_us() >= self._when_us:
+            self._callback()
+        else:
+            self._wait()
+
+    def cancel(self) -> None:
+        self._handle.cancel()

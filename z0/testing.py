@@ -19,6 +19,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from z0.actors.clock import EPOCH, Span, SystemClock, seconds
@@ -36,25 +37,27 @@ _THREAD_SECONDS = 0.0005  # how long a thread is given before we look again
 class VirtualClock:
     """A clock that stands still until `advance`. One clock may serve several runtimes, one after another or at once."""
 
-    def __init__(self, start: datetime = datetime(2026, 1, 1, tzinfo=UTC)) -> None:
-        """`start` is aware."""
-        self._now_us = (start - EPOCH) // timedelta(microseconds=1)
-        self._start_us = self._now_us
+    def __init__(self, start: datetime = datetime(2026, 1, 1, tzinfo=UTC), *, seed: int = 0) -> None:
+        """`start` is aware; `seed` decides what `random` gives."""
+        self._passed_us = 0
+        self._wall_us = (start - EPOCH) // timedelta(microseconds=1)  # at the time that stands at 0 passed
         self._timers: list[_Timer] = []
         self._order = itertools.count()
         self._watched: list[Callable[[], bool]] = []
+        self.random = Random(seed).random
+        """The next of a fixed row of numbers, at least 0 and less than 1."""
 
     def now(self) -> datetime:
         """The virtual time, aware, UTC."""
-        return EPOCH + timedelta(microseconds=self._now_us)
+        return EPOCH + timedelta(microseconds=self.now_us())
 
     def now_us(self) -> int:
         """The virtual time in microseconds since the epoch."""
-        return self._now_us
+        return self._wall_us + self._passed_us
 
     def monotonic(self) -> float:
         """Virtual seconds since the start."""
-        return (self._now_us - self._start_us) / 1e6
+        return self._passed_us / 1e6
 
     async def sleep(self, span: Span) -> None:
         """Return when the clock has been moved that far."""
@@ -72,9 +75,24 @@ class VirtualClock:
 
     def call_later(self, span: Span, callback: Callable[[], object]) -> _Timer:
         """Call back when the clock has been moved that far."""
-        timer = _Timer(self._now_us + round(seconds(span) * 1e6), next(self._order), callback)
+        return self._add(self._passed_us + round(seconds(span) * 1e6), None, callback)
+
+    def call_at(self, when_us: int, callback: Callable[[], object]) -> _Timer:
+        """Call back when the virtual time is at least `when_us`."""
+        return self._add(max(self._passed_us, when_us - self._wall_us), when_us, callback)
+
+    def _add(self, due: int, when_us: int | None, callback: Callable[[], object]) -> _Timer:
+        timer = _Timer(due, next(self._order), when_us, callback)
         heapq.heappush(self._timers, timer)
         return timer
+
+    def jump(self, span: Span, *, backwards: bool = False) -> None:
+        """Set the wall clock forward, or back, as an operator or NTP would: no time passes."""
+        self._wall_us += round(seconds(span) * 1e6) * (-1 if backwards else 1)
+        for timer in self._timers:
+            if timer.when_us is not None:
+                timer.due = max(self._passed_us, timer.when_us - self._wall_us)
+        heapq.heapify(self._timers)
 
     def watch(self, busy: Callable[[], bool]) -> None:
         """Do not let time pass while `busy()`."""
@@ -87,14 +105,14 @@ class VirtualClock:
     async def advance(self, span: Span) -> None:
         """Move the time, firing what falls due deadline by deadline, and return when all is quiet."""
         await self.settle()
-        target = self._now_us + round(seconds(span) * 1e6)
+        target = self._passed_us + round(seconds(span) * 1e6)
         while self._timers and self._timers[0].due <= target:
             timer = heapq.heappop(self._timers)
             if not timer.cancelled:
-                self._now_us = max(self._now_us, timer.due)
+                self._passed_us = max(self._passed_us, timer.due)
                 timer.callback()
                 await self.settle()
-        self._now_us = target
+        self._passed_us = target
         await self.settle()
 
     async def settle(self) -> None:
@@ -109,11 +127,12 @@ class VirtualClock:
 
 
 class _Timer:
-    __slots__ = ("callback", "cancelled", "due", "order")
+    __slots__ = ("callback", "cancelled", "due", "order", "when_us")
 
-    def __init__(self, due: int, order: int, callback: Callable[[], object]) -> None:
+    def __init__(self, due: int, order: int, when_us: int | None, callback: Callable[[], object]) -> None:
         self.due = due
         self.order = order
+        self.when_us = when_us  # by the wall clock; None: after a span
         self.callback = callback
         self.cancelled = False
 
