@@ -54,6 +54,11 @@ def seconds(span: Span) -> float:
     return value
 
 
+def seeded(seed: int) -> Callable[[], float]:
+    """A source of numbers, at least 0 and less than 1, that are always the same for one seed."""
+    return random.Random(seed).random
+
+
 class Timer(Protocol):
     """A call that will happen, unless it is cancelled before."""
 

@@ -19,10 +19,9 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from random import Random
 from typing import Any
 
-from z0.actors.clock import EPOCH, Span, SystemClock, seconds
+from z0.actors.clock import EPOCH, Span, SystemClock, seconds, seeded
 from z0.actors.gates import pass_once
 from z0.runtime import Runtime
 
@@ -44,7 +43,7 @@ class VirtualClock:
         self._timers: list[_Timer] = []
         self._order = itertools.count()
         self._watched: list[Callable[[], bool]] = []
-        self.random = Random(seed).random
+        self.random = seeded(seed)
         """The next of a fixed row of numbers, at least 0 and less than 1."""
 
     def now(self) -> datetime:
