@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
+from .alarms import AlarmInfo
 from .clock import Clock, Timer
 from .schema import ACTOR_SCHEMA
 from .segments import CURRENT
@@ -53,6 +54,9 @@ class Actor:
 
     async def start(self) -> None:
         """Run before the first message; raising fails that message, and the next one tries anew."""
+
+    async def alarm(self, info: AlarmInfo) -> None:
+        """Run when an alarm is due: never early, at least once, retried when it raises (see `storage.set_alarm`)."""
 
     async def stop(self, reason: str) -> None:
         """Run before the memory is dropped ("idle", "room", "closing"); best effort."""

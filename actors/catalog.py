@@ -1,13 +1,15 @@
 """The catalogue: one SQLite file per data directory that lists every actor.
 
 A new actor's row is durable before its first reply; what it says of sizes and last use is as of the last
-eviction and may be lost in a crash. It holds nothing that the actors' files do not: when it is missing it is
-rebuilt from them.
+eviction and may be lost in a crash. `next_alarm` of an actor is never later than its file says, unless the actor
+is in the active set (`active`): then it was in memory, and only its file knows. It holds nothing that the actors'
+files do not: when it is missing it is rebuilt from them.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,30 +25,46 @@ from .files import create_file
 from .names import Address, file_path
 
 CATALOG_FILE = "catalog.sqlite"
-CATALOG_VERSION = 1
+CATALOG_VERSION = 2
 _WAL_PAGES = 1_000
+_RETRY_SECONDS = 1.0
+_ACTIVE_INDEX = "CREATE INDEX actors_active ON actors(active) WHERE active"
 _SCHEMA = (
     "CREATE TABLE z0_meta(key TEXT PRIMARY KEY, value) WITHOUT ROWID",
-    # next_alarm and last_use in microseconds since the epoch
+    # next_alarm and last_use in microseconds since the epoch; version: of the class's migrations
     "CREATE TABLE actors(tenant TEXT, namespace TEXT, name TEXT, path TEXT NOT NULL, size INTEGER,"
-    " facts INTEGER, next_alarm INTEGER, last_use INTEGER,"
+    " facts INTEGER, next_alarm INTEGER, last_use INTEGER, active INTEGER NOT NULL DEFAULT 0, version INTEGER,"
     " PRIMARY KEY(tenant, namespace, name)) WITHOUT ROWID",
     "CREATE INDEX actors_next_alarm ON actors(next_alarm) WHERE next_alarm IS NOT NULL",
+    _ACTIVE_INDEX,
 )
+_UPGRADES = {
+    1: (
+        "ALTER TABLE actors ADD COLUMN active INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE actors ADD COLUMN version INTEGER",
+        _ACTIVE_INDEX,
+    ),
+}
 log = logging.getLogger("z0.actors")
 
 _COMPLETE = "SELECT 1 FROM z0_meta WHERE key = 'complete'"
-_REGISTER = "INSERT OR IGNORE INTO actors(tenant, namespace, name, path, last_use) VALUES(?, ?, ?, ?, ?)"
-_UPDATE = "UPDATE actors SET size = ?, facts = ?, last_use = ? WHERE tenant = ? AND namespace = ? AND name = ?"
+_REGISTER = (
+    "INSERT OR IGNORE INTO actors(tenant, namespace, name, path, last_use, active, next_alarm)"
+    " VALUES(?, ?, ?, ?, ?, ?, ?)"
+)
+_WHOSE = "WHERE tenant = ? AND namespace = ? AND name = ?"
+_UPDATE = f"UPDATE actors SET size = ?, facts = ?, version = ?, last_use = ? {_WHOSE}"
+_VERSIONS = "SELECT ifnull(version, 0), count(*) FROM actors WHERE tenant = ? AND namespace = ? GROUP BY 1 ORDER BY 1"
 _HAS = "SELECT 1 FROM actors WHERE tenant = ? AND namespace = ? AND name = ?"
 _SIZE = "SELECT size FROM actors WHERE tenant = ? AND namespace = ? AND name = ?"
 _LIST = (
-    "SELECT tenant, namespace, name, path, size, facts, next_alarm, last_use FROM actors"
+    "SELECT tenant, namespace, name, path, size, facts, next_alarm, last_use, version FROM actors"
     " WHERE tenant = ? AND namespace = ? AND name >= ? AND (? IS NULL OR name > ?)"
     " AND substr(name, 1, ?) = ? ORDER BY name LIMIT ?"
 )
 
-Write = tuple[str, tuple[Value, ...], "asyncio.Future[None] | None"]
+Write = tuple[str, tuple[Value, ...], "asyncio.Future[None] | Callable[[], None] | None"]
+"""A statement, and who is told when it is written: a future, which gets an error as well; others are tried again."""
 
 
 class ActorInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,11 +80,13 @@ class ActorInfo(msgspec.Struct, frozen=True, kw_only=True):
     facts: int | None
     next_alarm: datetime | None
     last_use: datetime | None
+    version: int | None
+    """How many of its class's migrations it has had."""
 
 
 def actor_info(row: Row) -> ActorInfo:
     """A row of the catalogue's `actors`."""
-    tenant, namespace, name, path, size, facts, next_alarm, last_use = row
+    tenant, namespace, name, path, size, facts, next_alarm, last_use, version = row
     return ActorInfo(
         tenant=tenant,
         namespace=namespace,
@@ -76,10 +96,12 @@ def actor_info(row: Row) -> ActorInfo:
         facts=facts,
         next_alarm=_datetime(next_alarm),
         last_use=_datetime(last_use),
+        version=version,
     )
 
 
 Batch = list[Write]
+Rows = list[Row]
 
 
 def _datetime(us: int | None) -> datetime | None:
@@ -106,19 +128,28 @@ class Catalog:
             self._rebuild(directory)
         self._reader = open_reader(path)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="z0-catalog")
-        self._waiting: list[Write] = []
+        self._waiting: Batch = []
+        self._retry: asyncio.TimerHandle | None = None
         self._abandoned = False
         self.writing = False
 
     def _check_version(self, path: Path) -> None:
         row = self._database.row("SELECT value FROM z0_meta WHERE key = 'schema'")
-        if row is None or row[0] != CATALOG_VERSION:
-            raise ActorFileError(str(path), f"catalogue of schema {row and row[0]}, this z0 reads {CATALOG_VERSION}")
+        version = row and row[0]
+        if version == CATALOG_VERSION:
+            return
+        if version not in _UPGRADES:
+            raise ActorFileError(str(path), f"catalogue of schema {version}, this z0 reads {CATALOG_VERSION}")
+        self._database.begin()
+        for statement in _UPGRADES[version]:
+            self._database.write(statement, ())
+        self._database.write("UPDATE z0_meta SET value = ? WHERE key = 'schema'", (CATALOG_VERSION,))
+        self._database.commit()
 
     def _rebuild(self, directory: Path) -> None:
         self._database.begin()
-        for address in addresses_on_disk(directory):
-            self._database.write(_REGISTER, (*address, str(file_path(*address)), None))
+        for address, next_alarm in addresses_on_disk(directory):
+            self._database.write(_REGISTER, (*address, str(file_path(*address)), None, 0, next_alarm))
         self._database.write("INSERT INTO z0_meta VALUES('complete', 1)", ())
         self._database.commit()
 
@@ -130,15 +161,13 @@ class Catalog:
         """Whether the actor was evicted once, so that its file was complete and must be there."""
         return any(row[0] is not None for row in self._reader.rows(_SIZE, *address))
 
-    async def register(self, address: Address, now_us: int) -> None:
-        """List a new actor; durable on return."""
-        done = self._loop.create_future()
-        self._write((_REGISTER, (*address, str(file_path(*address)), now_us), done))
-        await asyncio.shield(done)
+    async def register(self, address: Address, now_us: int, active: bool) -> None:
+        """List a new actor, in the active set or not; durable on return."""
+        await asyncio.shield(self.written(_REGISTER, (*address, str(file_path(*address)), now_us, int(active), None)))
 
-    def update(self, address: Address, size: int, facts: int | None, now_us: int) -> None:
+    def update(self, address: Address, size: int, facts: int | None, version: int, now_us: int) -> None:
         """Note how an actor was left; written soon."""
-        self._write((_UPDATE, (size, facts, now_us, *address), None))
+        self.note(_UPDATE, (size, facts, version, now_us, *address))
 
     async def list(self, tenant: str, namespace: str, prefix: str, after: str | None, limit: int) -> list[ActorInfo]:
         """Actors of a namespace in order of their names."""
@@ -146,16 +175,25 @@ class Catalog:
         rows = self._reader.rows(_LIST, tenant, namespace, prefix, after, after, len(prefix), prefix, limit)
         return [actor_info(row) for row in rows]
 
+    async def versions(self, tenant: str, namespace: str) -> dict[int, int]:
+        """How many actors of a namespace have had how many of its migrations, as of their last evictions."""
+        await self.flushed()
+        return dict(self._reader.rows(_VERSIONS, tenant, namespace))
+
+    def rows(self, sql: str, *bindings: Value) -> Rows:
+        """The rows of a query, of what is written."""
+        return self._reader.rows(sql, *bindings)
+
     async def flushed(self) -> None:
         """Return when everything noted so far is written."""
         if self.writing or self._waiting:
-            done = self._loop.create_future()
-            self._write(("SELECT 1", (), done))
-            await asyncio.shield(done)
+            await asyncio.shield(self.written("SELECT 1", ()))
 
     async def close(self) -> None:
         """Write what is noted and close."""
-        await self.flushed()
+        with contextlib.suppress(DatabaseFailure):  # of what was noted, everything is in the actors' files
+            await self.flushed()
+        self._forget_retry()
         self._reader.close()
         self._thread.shutdown(wait=True)
         self._database.close()
@@ -163,28 +201,46 @@ class Catalog:
     def abandon(self) -> None:
         """Close at once, leaving the file as a kill would."""
         self._abandoned = True
+        self._forget_retry()
         self._thread.shutdown(wait=True, cancel_futures=True)
         self.writing = False
         self._reader.close()
         self._database.abandon()
 
-    def _write(self, write: Write) -> None:
+    def note(self, sql: str, bindings: tuple[Value, ...], then: Callable[[], None] | None = None) -> None:
+        """Have this written soon, after what was noted before; also when it fails at first. `then` is called then."""
+        self._add((sql, bindings, then))
+
+    def written(self, sql: str, bindings: tuple[Value, ...]) -> asyncio.Future[None]:
+        """Have this written; done when it is durable. Its error is DatabaseFailure."""
+        done = self._loop.create_future()
+        self._add((sql, bindings, done))
+        return done
+
+    def _add(self, write: Write) -> None:
         self._waiting.append(write)
         if not self.writing:
             self.writing = True
             self._loop.call_soon(self._start)
 
     def _start(self) -> None:
+        self._forget_retry()
         if self._abandoned:
             return
         batch, self._waiting = self._waiting, []
+        self.writing = True
         self._thread.submit(self._run, batch)
+
+    def _forget_retry(self) -> None:
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
 
     def _run(self, batch: Batch) -> None:
         failure: Exception | None = None
         try:
             self._database.begin()
-            for sql, bindings, _done in batch:
+            for sql, bindings, _told in batch:
                 self._database.write(sql, bindings)
             self._database.commit()
             self._database.unmeasured += len(batch)
@@ -196,14 +252,21 @@ class Catalog:
         self._loop.call_soon_threadsafe(self._written, batch, failure)
 
     def _written(self, batch: Batch, failure: Exception | None) -> None:
-        for _sql, _bindings, done in batch:
-            if done is None or done.done():
-                continue
-            if failure is None:
-                done.set_result(None)
-            else:
-                done.set_exception(DatabaseFailure(f"catalogue: {failure}"))
-        if self._waiting:
+        for _sql, _bindings, told in batch:
+            if not isinstance(told, asyncio.Future):
+                if told is not None and failure is None:
+                    told()
+            elif not told.done() and failure is None:
+                told.set_result(None)
+            elif not told.done():
+                told.set_exception(DatabaseFailure(f"catalogue: {failure}"))
+        if failure is not None and not self._abandoned:
+            log.warning("the catalogue could not be written, and will be: %s", failure)
+            self._waiting[:0] = [write for write in batch if not isinstance(write[2], asyncio.Future)]
+            self.writing = False
+            self._forget_retry()
+            self._retry = self._loop.call_later(_RETRY_SECONDS, self._start)
+        elif self._waiting:
             self._start()
         else:
             self.writing = False
@@ -216,13 +279,14 @@ def _attempt(action: Callable[[], None]) -> None:
         return
 
 
-def addresses_on_disk(directory: Path) -> Iterator[Address]:
-    """The addresses that the actors' files say they have."""
+def addresses_on_disk(directory: Path) -> Iterator[tuple[Address, int | None]]:
+    """The addresses that the actors' files say they have, and when they are due."""
     for path in _actor_files(directory):
         try:
             with open_reader(path) as reader:
                 meta: dict[str, str] = dict(reader.rows("SELECT key, value FROM z0_meta"))
-            yield Address(meta["tenant"], meta["namespace"], meta["name"])
+                next_alarm = reader.rows("SELECT min(due) FROM z0_alarms")[0][0]
+            yield Address(meta["tenant"], meta["namespace"], meta["name"]), next_alarm
         except (ActorFileError, KeyError) as error:
             log.warning("%s is left out of the catalogue: %r", path, error)
 

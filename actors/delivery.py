@@ -25,10 +25,13 @@ class Delivery:
         self.tasks: dict[Message, asyncio.Task[None]] = {}
         """Handlers that may wait, from before their first step to their end."""
 
-    def accept(self, message: Message) -> None:
-        """Put a message into the mailbox, or run it. Raises Overloaded when it does not fit."""
+    def accept(self, message: Message, *, bounded: bool = True) -> None:
+        """Put a message into the mailbox, or run it. Raises Overloaded when it does not fit (`bounded`)."""
         host = self._host
-        host.mailbox.accept(message, self.running, host.turn)
+        if bounded:
+            host.mailbox.accept(message, self.running, host.turn)
+        else:
+            host.mailbox.append(message)
         host.ready = False
         if host.running:
             host.node.loop.call_soon(self.pump)

@@ -14,6 +14,7 @@ import enum
 import logging
 from typing import TYPE_CHECKING, Any
 
+from .alarms import Alarms
 from .codec import ATOMS, share
 from .database import Database
 from .delivery import Delivery
@@ -52,9 +53,9 @@ class Host:
     """One live actor: its object, its file, its gates and its mailbox."""
 
     __slots__ = (
-        "actor", "address", "call", "caller", "closed", "database", "delivery", "gate", "kind", "led", "mailbox",
-        "node", "outbox", "parking", "placed", "ready", "reason", "running", "running_keys", "state", "storage",
-        "streak", "turn", "used", "writes",
+        "actor", "address", "alarms", "call", "caller", "closed", "database", "delivery", "gate", "kind", "led",
+        "mailbox", "node", "outbox", "parking", "placed", "ready", "reason", "running", "running_keys", "state",
+        "storage", "streak", "turn", "unindexed", "used", "version", "writes",
     )  # fmt: skip
 
     def __init__(self, node: Node, kind: Kind, address: Address) -> None:
@@ -74,9 +75,12 @@ class Host:
         self.delivery = Delivery(self)
         self.outbox = Outbox(self)
         self.parking = Parking(self)
+        self.alarms = Alarms(self)
+        self.unindexed = False  # the catalogue must learn of an alarm before the turn is committed
         self.mailbox = Mailbox(address, node.limits, node.load)
         self.running_keys: dict[tuple[str, str], asyncio.Future[None]] = {}
         self.used = 0
+        self.version = 0  # how many of its class's migrations it has had
         self.reason = ""
         self.placed = False  # has a place among the open files
         self.closed = node.loop.create_future()
@@ -89,7 +93,7 @@ class Host:
         """Give the host its open file."""
         self.database = database
         self.writes = Writes(self, database)
-        self.storage = Storage(self.writes, self.sync)
+        self.storage = Storage(self.writes, self.sync, self.alarms)
 
     @property
     def dead(self) -> bool:
@@ -116,6 +120,7 @@ class Host:
             and not self.delivery.tasks
             and not self.running
             and not self.outbox
+            and not self.alarms.busy
             and self.gate.free
         )
 
@@ -228,6 +233,9 @@ class Host:
         """End the open turn, unless somebody did. Called when the loop has run what was ready."""
         turn = self.turn
         if turn is not None and not self.gate.parked:
+            if self.unindexed:
+                self.alarms.commit_when_marked()
+                return
             writes = self.writes
             self.database.unmeasured += len(writes.log) + _OPAQUE_ROWS if writes.opaque else len(writes.log)
             writes.end_turn()
@@ -247,6 +255,8 @@ class Host:
             turn.done = True
         else:
             turn.settle(None)
+        if self.alarms.touched:
+            self.alarms.committed()
         if self.outbox:
             self.outbox.release()
         if self.database.unmeasured >= self.database.measure_at:
@@ -325,6 +335,7 @@ class Host:
         self.outbox.discard()
         self.gate.wake()
         self.node.forget(self)
+        self.node.wakeups.lost(self)
 
     def abandon(self, reason: str, state: State = State.RESET) -> None:
         """Let nobody use this incarnation any more."""

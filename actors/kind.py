@@ -20,6 +20,7 @@ class Kind:
         self.stub_class = stub_class(cls, self.handlers)
         self.start = _hook(cls, "start")
         self.stop = _hook(cls, "stop")
+        self.alarm = _hook(cls, "alarm")
         self._template: Template | None = None
 
     def image(self, meta: dict[str, Value]) -> bytes:

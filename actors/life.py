@@ -8,13 +8,15 @@ import logging
 import os
 from functools import partial
 from pathlib import Path
+from typing import cast
 
+from .alarm_index import ACTIVE
 from .database import Database
 from .errors import ActorFileError, DatabaseFailure, NotADatabase, QueryError, presentable
 from .files import create_file, make_folder
 from .host import Host, State
 from .names import file_path
-from .schema import SCHEMA_VERSION
+from .schema import SCHEMA_VERSION, UPGRADES
 from .segments import CURRENT, Call, Segments
 
 log = logging.getLogger("z0.actors")
@@ -57,7 +59,9 @@ async def open_later(host: Host) -> None:
                 raise ActorFileError(str(path), "the actor's file is gone; put a backup in its place")
             await node.threads.call(partial(_create, path, _image(host)))
         if not node.catalog.has(host.address):
-            await node.catalog.register(host.address, node.clock.now_us())
+            active = host.kind.alarm is not None
+            await node.catalog.register(host.address, node.clock.now_us(), active)
+            host.alarms.indexed = ACTIVE if active else None
         clean = _is_clean(host, path)
         database, meta = _open_file(host, path)
         if not clean:
@@ -111,6 +115,8 @@ def _construct(host: Host, database: Database, meta: dict[str, object]) -> None:
     """The actor's object, on its open file."""
     host.attach(database)
     host.writes.segment += 1
+    if host.kind.alarm is not None:
+        host.alarms.open()
     actor = host.actor = host.kind.cls.__new__(host.kind.cls)
     actor._z0_bind(host)
     actor._z0_open(meta)
@@ -134,6 +140,8 @@ def _identified(host: Host, database: Database) -> dict[str, object]:
         meta: dict[str, object] = dict(database.rows("SELECT key, value FROM z0_meta"))
     except QueryError as error:
         raise ActorFileError(str(database.path), f"not a file of z0 ({error})") from error
+    if meta.get("schema") in UPGRADES:
+        meta["schema"] = _upgrade(database, cast(int, meta["schema"]))
     if meta.get("schema") != SCHEMA_VERSION:
         reason = f"schema version {meta.get('schema')}, but this z0 knows {SCHEMA_VERSION}; use a newer z0"
         raise ActorFileError(str(database.path), reason)
@@ -141,6 +149,18 @@ def _identified(host: Host, database: Database) -> dict[str, object]:
     if found != tuple(host.address):
         raise ActorFileError(str(database.path), f"the file of {found}, not of {tuple(host.address)}; was it moved?")
     return meta
+
+
+def _upgrade(database: Database, version: int) -> int:
+    """Bring a file of an older z0 up to date, at once or not at all; the version that it has then."""
+    database.begin()
+    while statements := UPGRADES.get(version):
+        for statement in statements:
+            database.write(statement, ())
+        version += 1
+    database.write("UPDATE z0_meta SET value = ? WHERE key = 'schema'", (version,))
+    database.commit()
+    return version
 
 
 async def _start(host: Host) -> None:
@@ -157,6 +177,7 @@ def _opened(host: Host) -> None:
     host.state = State.OPEN
     host.used = host.node.rest.tick
     host.refresh()
+    host.node.wakeups.expect(host)
     host.node.opened(host)
 
 
@@ -240,8 +261,17 @@ async def _leave(host: Host) -> None:
     host.abandon("it was evicted", State.CLOSING)
     try:
         await node.threads.call(database.close)
+        _list(host, facts)
     finally:
         host.abandon("it was evicted", State.EVICTED)
         node.left(host)
+
+
+def _list(host: Host, facts: int | None) -> None:
+    """Have the catalogue say how the actor was left, its file complete."""
+    node, due = host.node, host.alarms.due
     with contextlib.suppress(OSError):
-        node.catalog.update(host.address, database.path.stat().st_size, facts, node.clock.now_us())
+        size = host.database.path.stat().st_size
+        node.catalog.update(host.address, size, facts, host.version, node.clock.now_us())
+    if host.kind.alarm is not None:
+        node.alarm_index.left(host.address, due, partial(node.wakeups.evicted, due))

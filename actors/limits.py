@@ -31,6 +31,12 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Nesting limit of `block()` (as Durable Objects)."""
     room_seconds: float = 30.0
     """How long a message waits for an open file when all are in use, before it is `Overloaded`."""
+    alarms_per_actor: int = 1_000
+    """Alarms that one actor may have set, by name."""
+    alarm_seconds: float = 900.0
+    """Time limit of a run of `alarm()` (as Durable Objects: 15 minutes); past it, the run has failed."""
+    alarm_openings: int = 4
+    """Actors that are opened at once because they are due; so many due at once leave room for other work."""
     stop_seconds: float = 5.0
     """Time that the `stop()` hook gets; it is best effort."""
     close_seconds: float = 30.0

@@ -8,12 +8,14 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Coroutine
 from concurrent.futures import Executor
+from contextvars import Context
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from . import life
 from .actor import Actor
+from .alarm_index import AlarmIndex
 from .catalog import ActorInfo, Catalog
 from .clock import Clock
 from .database import SQLITE_VERSION
@@ -30,6 +32,7 @@ from .names import Address, check_name
 from .rest import Rest
 from .room import Room
 from .threads import Threads
+from .wakeups import Wakeups
 
 A = TypeVar("A", bound=Actor)
 
@@ -77,6 +80,7 @@ class Node:
         self.attentive = False  # somebody waits for an actor to rest
         self.room = Room(self, limits.open_files_max())
         self.rest = Rest(self)
+        self.wakeups = Wakeups(self)
         self._tasks: set[asyncio.Task[None]] = set()
         self._opening: set[asyncio.Task[None]] = set()
         self.stopping: set[asyncio.Task[Any]] = set()  # tasks inside a stop() hook
@@ -85,6 +89,7 @@ class Node:
         self.loop: asyncio.AbstractEventLoop
         self.threads: Threads
         self.catalog: Catalog
+        self.alarm_index: AlarmIndex
         self._lock: DirectoryLock
 
     def open(self) -> None:
@@ -98,10 +103,12 @@ class Node:
         try:
             self.threads = Threads(self.loop, self.limits.commit_threads, self._executor)
             self.catalog = Catalog(self.path, self.vfs, self.loop)
+            self.alarm_index = AlarmIndex(self.catalog)
         except BaseException:
             self._lock.release()
             raise
         self.clock.watch(self._busy)
+        self.wakeups.look(unclean=True)
 
     def _busy(self) -> bool:
         """Whether something will go on by itself, without time passing."""
@@ -120,7 +127,14 @@ class Node:
             if other is not kind:
                 raise NamespaceConflict(kind.namespace, other.cls, cls)
             self.kinds[cls] = kind
+            if kind.alarm is not None and hasattr(self, "alarm_index"):
+                self.wakeups.look(unclean=True)
         return kind
+
+    def kind_of(self, namespace: str) -> Kind | None:
+        """What is known of the class of that namespace, if it is known."""
+        kind = self._namespaces.get(namespace.casefold())
+        return kind if kind is not None and kind.namespace == namespace else None
 
     def stub(self, cls: type[A], name: str, tenant: str, sender: Host | None) -> A:
         """A stub of the actor; creates nothing. Raises InvalidName."""
@@ -132,6 +146,11 @@ class Node:
         """Actors of the class, from the catalogue. Raises RuntimeClosed."""
         self.admit(None)
         return await self.catalog.list(tenant, self.kind(cls).namespace, prefix, after, limit)
+
+    async def versions(self, cls: type[Actor], tenant: str) -> dict[int, int]:
+        """How many actors of the class have had how many migrations. Raises RuntimeClosed."""
+        self.admit(None)
+        return await self.catalog.versions(tenant, self.kind(cls).namespace)
 
     # Hosts
 
@@ -148,7 +167,7 @@ class Node:
             return host
         host = self.hosts[address] = Host(self, kind, address)
         if not life.open_now(host):
-            opening = self._spawn(life.open_later(host))
+            opening = self.spawn(life.open_later(host))
             self._opening.add(opening)
             opening.add_done_callback(self._opening.discard)
         return host
@@ -181,7 +200,7 @@ class Node:
         host.state, host.ready = State.CLOSING, False
         del self.hosts[host.address]
         self.closing[host.address] = host
-        self._spawn(life.close(host, reason))
+        self.spawn(life.close(host, reason))
         return host.closed
 
     async def evict_idle(self, address: Address) -> bool:
@@ -266,6 +285,7 @@ class Node:
         self.draining = True
         self.attend()
         self.rest.stop()
+        self.wakeups.stop()
         for host in self.hosts.values():
             host.refresh()
 
@@ -302,8 +322,9 @@ class Node:
             host.reset(reason)  # its closing never began
             await host.closed
 
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = self.loop.create_task(coroutine)
+    def spawn(self, coroutine: Coroutine[Any, Any, None], context: Context | None = None) -> asyncio.Task[None]:
+        """Run work of the engine that ends before the node does."""
+        task = self.loop.create_task(coroutine, context=context)
         self._tasks.add(task)
         task.add_done_callback(partial(_ended, self._tasks))
         return task

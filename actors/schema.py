@@ -2,16 +2,40 @@
 
 from __future__ import annotations
 
-SCHEMA_VERSION = 1
-"""Version of the tables below; stored in each file. A newer one is refused, an older one migrated."""
+SCHEMA_VERSION = 2
+"""Version of the tables below; stored in each file. A newer one is refused, an older one upgraded when it is opened."""
+
+# Times in microseconds since the epoch. The unnamed alarm is called ''. Of the rows of one name the one with the
+# highest id is the alarm as it was last set; another is a failed run whose handler had set the next one, and is
+# still owed its retries. `due` is when it runs next, `scheduled` when it was to run first.
+_ALARMS = (
+    "CREATE TABLE z0_alarms(name TEXT NOT NULL, id INTEGER NOT NULL, due INTEGER NOT NULL, scheduled INTEGER NOT NULL,"
+    " retries INTEGER NOT NULL DEFAULT 0, error TEXT, recurs TEXT, PRIMARY KEY(name, id)) WITHOUT ROWID"
+)
+# What became of the runs, by alarm: how often, and the last time.
+OUTCOMES_DDL = (
+    "CREATE TABLE IF NOT EXISTS z0_alarm_outcomes(name TEXT NOT NULL, outcome TEXT NOT NULL, times INTEGER NOT NULL,"
+    " scheduled INTEGER NOT NULL, ended INTEGER NOT NULL, retries INTEGER NOT NULL, error TEXT,"
+    " PRIMARY KEY(name, outcome)) WITHOUT ROWID"
+)
+"""Made with the first outcome: most actors have no alarms."""
 
 ACTOR_SCHEMA = (
     "CREATE TABLE z0_meta(key TEXT PRIMARY KEY, value) WITHOUT ROWID",
     "CREATE TABLE z0_kv(key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID",
-    # name '' is the unnamed alarm; times in microseconds since the epoch
-    "CREATE TABLE z0_alarms(name TEXT PRIMARY KEY, due INTEGER NOT NULL, scheduled INTEGER NOT NULL,"
-    " retries INTEGER NOT NULL DEFAULT 0, error TEXT) WITHOUT ROWID",
+    _ALARMS,
     # replies of idempotent messages; arguments is a hash, reply is msgpack
     "CREATE TABLE z0_replies(message TEXT NOT NULL, key TEXT NOT NULL, arguments BLOB NOT NULL,"
     " reply BLOB NOT NULL, created INTEGER NOT NULL, PRIMARY KEY(message, key)) WITHOUT ROWID",
 )
+
+UPGRADES = {
+    1: (
+        "ALTER TABLE z0_alarms RENAME TO z0_alarms_1",
+        _ALARMS,
+        "INSERT INTO z0_alarms(name, id, due, scheduled, retries, error)"
+        " SELECT name, 1, due, scheduled, retries, error FROM z0_alarms_1",
+        "DROP TABLE z0_alarms_1",
+    ),
+}
+"""What leads from each older version to the next."""

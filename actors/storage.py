@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager
+from datetime import datetime
 from typing import Any
 
 from . import codec
+from .alarms import Alarms, recurs_of
+from .clock import Span
 from .database import Row, Value
 from .errors import DatabaseFailure, QueryError
 from .writes import Writes
@@ -71,11 +74,12 @@ class Cursor:
 class Storage:
     """The actor's own data. Every method but `sync` is synchronous."""
 
-    __slots__ = ("_cursors", "_sync", "_writes")
+    __slots__ = ("_alarms", "_cursors", "_sync", "_writes")
 
-    def __init__(self, writes: Writes, sync: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, writes: Writes, sync: Callable[[], Awaitable[None]], alarms: Alarms) -> None:
         """Made by the host."""
         self._writes = writes
+        self._alarms = alarms
         self._sync = sync
         self._cursors: list[Cursor] = []
 
@@ -159,6 +163,34 @@ class Storage:
         Nests. Suspending inside raises RuntimeError there, and takes them back.
         """
         return self._writes.transaction()
+
+    # Alarms
+
+    def set_alarm(
+        self,
+        when: datetime | Span | None = None,
+        name: str | None = None,
+        *,
+        every: Span | None = None,
+        cron: str | None = None,
+        timezone: str = "UTC",
+    ) -> None:
+        """Have `alarm(info)` run at a time or after a span, instead of when this alarm was set for before.
+
+        Part of the segment's transaction; a time that is past is now. Each name has its alarm; None is the unnamed one.
+        `every` or `cron` (five fields, in `timezone`): again and again, first at `when` or else at the next time. Runs
+        that were missed are made up for by one; while a run is retried, later ones wait.
+        Raises ValueError, TypeError (a class without `alarm`), InvalidName, LimitExceeded (`alarms_per_actor`).
+        """
+        self._alarms.set(name, when, recurs_of(every, cron, timezone, when))
+
+    def get_alarm(self, name: str | None = None) -> datetime | None:
+        """When the alarm is to run (aware, UTC); None while its handler runs, unless it is set again or recurs."""
+        return self._alarms.get(name)
+
+    def delete_alarm(self, name: str | None = None) -> None:
+        """Remove the alarm and stop its recurrence. A run that is under way goes on, and keeps its retries."""
+        self._alarms.delete(name)
 
     async def sync(self) -> None:
         """Return when everything written so far is durable. Raises what the commit raised."""

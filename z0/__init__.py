@@ -15,6 +15,7 @@ Each entity is a single-threaded actor that owns one SQLite file and keeps an ap
 """
 
 from z0.actors.actor import Actor
+from z0.actors.alarms import AlarmInfo
 from z0.actors.catalog import ActorInfo
 from z0.actors.clock import Clock, SystemClock
 from z0.actors.errors import (
@@ -58,6 +59,7 @@ __all__ = [
     "ActorFileError",
     "ActorInfo",
     "ActorReset",
+    "AlarmInfo",
     "Balance",
     "Clock",
     "CommitUnknown",

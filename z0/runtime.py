@@ -44,6 +44,10 @@ class Tenant:
         """
         return await self.node.list(cls, self.id, prefix, after, limit)
 
+    async def versions(self, cls: type[Actor]) -> dict[int, int]:
+        """How many actors of the class have had how many of its `migrations`, as of each one's last eviction."""
+        return await self.node.versions(cls, self.id)
+
     async def evict(self, cls: type[Actor], name: str) -> bool:
         """Drop the actor's memory now, if it is idle; whether it is out of memory then, its file closed."""
         return await self.node.evict_idle(Address(self.id, self.node.kind(cls).namespace, check_name(name)))

@@ -1,0 +1,88 @@
+"""When alarms are due: spans and dates, recurrence, and the delays between retries. Pure.
+
+A recurring alarm runs on a fixed grid: an interval counts from the first run, a cron expression by the wall clock
+of its time zone. Runs that were missed (nothing ran, or the clock was set forward) are made up for by one run;
+the next time is always later than the present and than the last scheduled one, so a clock that is set back
+repeats nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from cronsim import CronSim, CronSimError
+
+from .clock import EPOCH, Span, seconds
+
+RETRIES_MAX = 6
+"""Counted retries of an alarm; the run before them makes seven (as Durable Objects)."""
+_BACKOFF_SECONDS, _BACKOFF_MAX, _JITTER = 2, 9, 0.25
+_SHORTEST_US = 1_000
+_LAST_US = (datetime.max.replace(tzinfo=UTC) - EPOCH) // timedelta(microseconds=1)
+_ZONE = "TZ="
+
+
+def due_us(when: datetime | Span, now_us: int) -> int:
+    """The time in µs since the epoch: of an aware datetime, or after a span; the past is now. Raises ValueError."""
+    if not isinstance(when, datetime):
+        due = now_us + round(seconds(when) * 1e6)
+    elif when.tzinfo is None:
+        raise ValueError(f"not a time: {when!r} has no time zone; use an aware datetime, such as datetime.now(UTC)")
+    else:
+        due = (when - EPOCH) // timedelta(microseconds=1)
+    if due > _LAST_US:
+        raise ValueError(f"not a time: {when!r} lies beyond the year 9999")
+    return max(due, now_us)
+
+
+def moment(us: int) -> datetime:
+    """The time as an aware datetime, UTC."""
+    return EPOCH + timedelta(microseconds=us)
+
+
+def recurrence(every: Span | None, cron: str | None, timezone: str) -> str | None:
+    """How an alarm recurs, as it is stored: "90 seconds", or a cron expression behind its time zone.
+
+    None: it does not. Raises ValueError for an interval below 1 ms, an expression or a zone that does not exist.
+    """
+    if every is not None and cron is not None:
+        raise ValueError("give every or cron, not both")
+    if every is not None:
+        us = round(seconds(every) * 1e6)
+        if us < _SHORTEST_US:
+            raise ValueError(f"an alarm cannot recur every {every!r}; at least every millisecond")
+        return f"{us / 1e6:.6f}".rstrip("0").rstrip(".") + " seconds"
+    if cron is None:
+        return None
+    text = f"{_ZONE}{timezone} {cron}"
+    next_due(text, 0, 0)
+    return text
+
+
+def next_due(recurs: str, scheduled_us: int, now_us: int) -> int:
+    """The first time of a recurring alarm after its last scheduled one and after now. Raises ValueError if none is."""
+    if not recurs.startswith(_ZONE):
+        step = round(seconds(recurs) * 1e6)
+        return scheduled_us + step * (max(0, now_us - scheduled_us) // step + 1)
+    zone, _, cron = recurs.removeprefix(_ZONE).partition(" ")
+    try:
+        after = moment(max(scheduled_us, now_us)).astimezone(ZoneInfo(zone))
+        found = next(CronSim(cron, after))
+    except CronSimError as error:
+        raise ValueError(f"not a cron expression: {cron!r} ({error})") from error
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ValueError(f"not a time zone: {zone!r}; use a name such as Europe/Berlin, or UTC ({error})") from error
+    except StopIteration:
+        raise ValueError(f"cron expression {cron!r} never comes") from None
+    return (found - EPOCH) // timedelta(microseconds=1)
+
+
+def retry_seconds(failures: int, random: Callable[[], float]) -> float:
+    """How long to wait after so many failures in a row: 2, 4, 8 … 1,024 s, and up to a quarter more.
+
+    As Durable Objects.
+    """
+    delay = float(_BACKOFF_SECONDS << min(max(failures, 1) - 1, _BACKOFF_MAX))
+    return delay * (1 + _JITTER * random())

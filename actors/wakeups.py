@@ -1,0 +1,213 @@
+"""Wake-ups: when the alarms of all actors of a node are due, whether they are in memory or not.
+
+The actors in memory say when they are due; of the others the catalogue knows. After an unclean stop the actors of
+the catalogue's active set are opened besides, for only their files know when they are due. However many are due at
+once, few are opened at once, so that other messages go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import logging
+from collections.abc import Callable
+from contextvars import Context
+from functools import partial
+from typing import TYPE_CHECKING
+
+from .alarm_index import BEFORE_ALL, Due
+from .clock import Timer
+from .names import Address
+from .schedule import retry_seconds
+
+if TYPE_CHECKING:
+    from .host import Host
+    from .kind import Kind
+    from .node import Node
+
+log = logging.getLogger("z0.actors")
+
+_PAGE = 256
+
+
+class Wakeups:
+    """Runs the alarms of one node when they are due."""
+
+    def __init__(self, node: Node) -> None:
+        """Nothing is expected yet."""
+        self._node = node
+        self._expected: list[tuple[int, int, Host]] = []  # actors in memory, the earliest first
+        self._order = itertools.count()
+        self._evicted_us: int | None = None  # when an actor is due that is not in memory
+        self._timer: Timer | None = None
+        self._timer_us = 0
+        self._looking: asyncio.Task[None] | None = None
+        self._look_again = self._unclean = False
+        self._openings = asyncio.Semaphore(node.limits.alarm_openings)
+        self._opening: set[Address] = set()
+        self._failures: dict[Address, int] = {}
+        self._reported: set[str] = set()
+
+    # What is expected
+
+    def expect(self, host: Host) -> None:
+        """Note when an actor in memory is due."""
+        due = host.alarms.due
+        if due is not None and not host.alarms.busy:
+            heapq.heappush(self._expected, (due, next(self._order), host))
+            self._arm()
+
+    def evicted(self, due: int | None) -> None:
+        """Note that an actor is due then that is not in memory; the catalogue knows which."""
+        if due is not None and (self._evicted_us is None or due < self._evicted_us):
+            self._evicted_us = due
+            self._arm()
+
+    def lost(self, host: Host) -> None:
+        """An actor was reset: open it again by and by, for only its file knows when it is due."""
+        alarms = host.alarms
+        if host.kind.alarm is not None and not alarms.busy and (alarms.due is not None or alarms.indexed is not None):
+            self._later(host.kind, host.address)
+
+    def stop(self) -> None:
+        """Expect nothing any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._looking is not None:
+            self._looking.cancel()
+
+    def _arm(self) -> None:
+        times = [] if self._evicted_us is None else [self._evicted_us]
+        if self._expected:
+            times.append(self._expected[0][0])
+        if not times or self._node.draining:
+            return
+        if self._timer is not None:
+            if self._timer_us <= min(times):
+                return
+            self._timer.cancel()
+        self._timer_us = min(times)
+        self._timer = self._node.clock.call_at(self._timer_us, self._fire)
+
+    def _fire(self) -> None:
+        self._timer = None
+        now = self._node.clock.now_us()
+        while self._expected and self._expected[0][0] <= now:
+            due, _, host = heapq.heappop(self._expected)
+            if host.is_open and host.alarms.due == due and not host.alarms.busy:
+                self._serve(host)
+        if self._evicted_us is not None and self._evicted_us <= now:
+            self._evicted_us = None
+            self.look()
+        self._arm()
+
+    # Running
+
+    def _serve(self, host: Host, opened: bool = False) -> None:
+        host.alarms.busy = True
+        self._node.spawn(self._run(host, opened), Context())
+
+    async def _run(self, host: Host, opened: bool) -> None:
+        try:
+            await host.alarms.run()
+        except Exception as error:
+            log.warning("alarms of %s could not run: %s", host.address, error)
+            self._later(host.kind, host.address)
+        else:
+            self._failures.pop(host.address, None)
+            if opened and self._looking is not None and host.idle:
+                self._node.evict(host, "room")  # others are due, and this one was opened for its alarms only
+        finally:
+            self.began(host.address)
+
+    def began(self, address: Address) -> None:
+        """An actor that was opened for its alarms has begun to run them: another may be opened."""
+        if address in self._opening:
+            self._opening.discard(address)
+            self._openings.release()
+
+    def _later(self, kind: Kind, address: Address) -> None:
+        """Open the actor once more, the later the more often that has failed."""
+        if self._node.draining:
+            return
+        failures = self._failures[address] = self._failures.get(address, 0) + 1
+        delay = retry_seconds(failures, self._node.clock.random)
+        self._node.clock.call_later(delay, partial(self._again, kind, address))
+
+    def _again(self, kind: Kind, address: Address) -> None:
+        node = self._node
+        if node.draining:
+            return
+        if address in node.hosts:  # which has looked into its file by itself
+            self._failures.pop(address, None)
+        elif address in node.closing:
+            self._later(kind, address)
+        else:
+            self._open(kind, address, None)
+
+    def _open(self, kind: Kind, address: Address, indexed: int | None) -> None:
+        """Open an actor and run what is due there."""
+        try:
+            host = self._node.host(kind, address)
+        except Exception as error:
+            log.warning("%s could not be opened for its alarms: %s", address, error)
+            self.began(address)
+            self._later(kind, address)
+            return
+        if host.alarms.indexed is None:
+            host.alarms.indexed = indexed
+        self._serve(host, opened=True)
+
+    # Actors that are not in memory
+
+    def look(self, *, unclean: bool = False) -> None:
+        """Ask the catalogue for actors that are due, and (`unclean`) for those that were never closed."""
+        self._unclean |= unclean
+        self._look_again = True
+        if self._looking is None and not self._node.draining:
+            self._looking = self._node.spawn(self._look(), Context())
+
+    async def _look(self) -> None:
+        while self._look_again:
+            self._look_again = False
+            unclean, self._unclean = self._unclean, False
+            await self._look_once(unclean)
+        self._looking = None
+
+    async def _look_once(self, unclean: bool) -> None:
+        index, clock = self._node.alarm_index, self._node.clock
+        served = [kind.namespace for kind in self._node.kinds.values() if kind.alarm is not None]
+        if unclean:
+            self._report(index.unserved(clock.now_us(), served))
+            await self._wake_all(lambda after: index.active(after, served, _PAGE))
+        await self._wake_all(lambda after: index.due(after, clock.now_us(), served, _PAGE))
+        self.evicted(index.next(clock.now_us(), served))
+
+    def _report(self, unserved: list[tuple[str, int]]) -> None:
+        for namespace, count in unserved:
+            if namespace not in self._reported:
+                self._reported.add(namespace)
+                log.warning(
+                    "%d actors of namespace %s may have alarms due, but no class of it with an alarm() is known; the "
+                    "alarms are kept: name the class in Runtime(actors=[...])", count, namespace,
+                )  # fmt: skip
+
+    async def _wake_all(self, page: Callable[[Due], list[Due]]) -> None:
+        after = BEFORE_ALL
+        while due := page(after):
+            for each in due:
+                await self._wake(each.address)
+            after = due[-1]
+
+    async def _wake(self, address: Address) -> None:
+        """Open an actor that is due, when few enough others are being opened; not one that is in memory."""
+        await self._openings.acquire()
+        node = self._node
+        kind, indexed = node.kind_of(address.namespace), node.alarm_index.at(address)
+        elsewhere = address in node.hosts or address in node.closing or address in self._failures
+        if kind is None or indexed is None or elsewhere or node.draining:
+            self._openings.release()
+            return
+        self._opening.add(address)
+        self._open(kind, address, indexed)
