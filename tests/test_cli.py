@@ -17,6 +17,7 @@ from cyclopts import App
 
 import z0
 from z0 import bank, cli, inspect, terminal
+from z0.testing import VirtualClock
 
 EVIL = "\x1b[31mred\x1b]0;title\x07\u202e\x9b\u2028[bold]x[/bold]"
 
@@ -86,6 +87,43 @@ def test_show_tells_all_about_an_actor(data: Path, capsys: Output) -> None:
     details = run_json(capsys, "show", data, "Purse/a")
     assert (details["facts"], details["snapshots"][0]["state"]) == (5, {"amount": 15})
     assert run_json(capsys, "show", details["path"]) == details
+
+
+class Bell(z0.Actor):
+    async def ring_at(self, when: str, name: str | None = None) -> None:
+        self.storage.set_alarm(when, name)
+
+    async def alarm(self, info: z0.AlarmInfo) -> None:
+        if info.name:
+            raise ValueError(EVIL)
+
+
+async def test_alarms_lists_who_wakes_next_and_how_runs_ended(tmp_path: Path, capsys: Output) -> None:
+    clock = VirtualClock()
+    data = tmp_path / "data"
+    async with z0.Runtime(data, clock=clock, actors=[Bell]) as runtime:
+        await runtime.get(Bell, "late").ring_at("2 hours")
+        await runtime.get(Bell, "soon").ring_at("1 hour")
+        await runtime.get(Bell, "soon").ring_at("1 minute", EVIL)
+        await clock.advance("1 minute")
+        await runtime.get(Bell, "live").ring_at("3 hours")
+        live = run_json(capsys, "alarms", data)["wakeups"]
+        assert [(each["name"], each["active"]) for each in live][0] == ("live", True)
+    listed = run_json(capsys, "alarms", data, "--class", "Bell")["wakeups"]
+    assert [(each["name"], each["active"]) for each in listed] == [
+        ("soon", False),
+        ("late", False),
+        ("live", False),
+    ]
+    one = run_json(capsys, "alarms", data, "Bell/soon")
+    assert [(alarm["name"], alarm["retries"]) for alarm in one["alarms"]] == [(EVIL, 1), ("", 0)]
+    assert [(outcome["outcome"], outcome["times"]) for outcome in one["outcomes"]] == [("retried", 1)]
+    for words in (["alarms", data], ["alarms", data, "Bell/soon"], ["show", data, "Bell/soon"]):
+        code, out, err = run(capsys, *words)
+        assert (code, err) == (0, "")
+        assert "2026-01-01" in out
+        assert "\x1b" not in out
+        assert "\u202e" not in out
 
 
 def test_facts_are_json_lines_with_the_names_of_the_fields(data: Path, capsys: Output) -> None:

@@ -632,9 +632,9 @@ async def evicted(runtime: z0.Runtime, name: str = "a") -> Path:
 
 
 async def test_a_file_of_a_newer_schema_is_refused(runtime: z0.Runtime) -> None:
-    edit(await evicted(runtime), "UPDATE z0_meta SET value = 2 WHERE key = 'schema'")
+    edit(await evicted(runtime), "UPDATE z0_meta SET value = 99 WHERE key = 'schema'")
     error = await refusal(runtime)
-    assert error.reason == "schema version 2, but this z0 knows 1; use a newer z0"
+    assert error.reason == "schema version 99, but this z0 knows 2; use a newer z0"
 
 
 async def test_a_file_of_another_actor_is_refused(runtime: z0.Runtime) -> None:

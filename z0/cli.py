@@ -82,7 +82,7 @@ def _fail(problem: object, code: int) -> int:
 def _app(chosen: str | None) -> App:
     """The commands of this module and those that other packages bring; of these only the chosen is loaded."""
     app = App(name="z0", help="Durable ledgers, one SQLite file for each actor.", version=_version)
-    for command in (demo, ls, show, facts, verify):
+    for command in (demo, ls, show, facts, alarms, verify):
         app.command(command)
     brought = {point.name: point for point in entry_points(group=COMMANDS)}
     for name, point in brought.items():
@@ -231,8 +231,9 @@ def show(path: AnyPath, actor: Actor = None, /, *, tenant: Tenant = DEFAULT_TENA
             table, f"projection {snapshot.projection}", f"{terminal.json_text(snapshot.state)} ({version_and_seq})"
         )
     for alarm in details.alarms:
-        error = f", failed {alarm.retries} times: {alarm.error}" if alarm.error else ""
-        terminal.row(table, f"alarm {alarm.name}".strip(), f"{terminal.time(alarm.due)}{error}")
+        terminal.row(table, f"alarm {alarm.name}".strip(), f"{terminal.time(alarm.due)}{_how(alarm)}")
+    for outcome in details.outcomes:
+        terminal.row(table, f"{outcome.outcome} {outcome.name}".strip(), _ended(outcome))
     keys = ", ".join(f"{key.key} ({key.bytes:,} bytes)" for key in details.first_keys)
     terminal.row(table, "keys", f"{details.keys:,}: {keys}" if keys else "none")
     for name, rows in details.tables.items():
@@ -269,6 +270,59 @@ def facts(
         data = "" if fact.data is None else terminal.json_text(fact.data)
         money = fact.amount, fact.currency
         terminal.row(table, fact.seq, terminal.time(fact.timestamp), kind, *money, fact.idempotency_key, data)
+    terminal.console().print(table)
+    return OK
+
+
+def _how(alarm: inspect.Alarm) -> str:
+    recurs = f", again {alarm.recurs}" if alarm.recurs else ""
+    error = f", failed {alarm.retries} times: {alarm.error}" if alarm.error else ""
+    return recurs + error
+
+
+def _ended(outcome: inspect.Outcome) -> str:
+    error = f": {outcome.error}" if outcome.error else ""
+    return f"{outcome.times:,} times, last {terminal.time(outcome.ended)}{error}"
+
+
+def alarms(
+    path: AnyPath,
+    actor: Actor = None,
+    /,
+    *,
+    namespace: Class = None,
+    tenant: AnyTenant = None,
+    limit: Limit = 100,
+    json: Json = False,
+) -> int:
+    """List who wakes next in a data directory; or one actor's alarms, and how its past ones ended.
+
+    Example: z0 alarms var/z0 --class Account
+    """
+    if path.is_dir() and actor is None:
+        return _list_wakeups(path, namespace, tenant, limit, json)
+    details = inspect.show(inspect.find(path, actor, tenant or DEFAULT_TENANT))
+    if json:
+        terminal.print_json({"alarms": details.alarms, "outcomes": details.outcomes})
+        return OK
+    table = terminal.table("alarm", "", "when (UTC)", "")
+    for alarm in details.alarms:
+        terminal.row(table, alarm.name or "(unnamed)", "due", terminal.time(alarm.due), _how(alarm).removeprefix(", "))
+    for outcome in details.outcomes:
+        terminal.row(table, outcome.name or "(unnamed)", outcome.outcome, terminal.time(outcome.ended), _ended(outcome))
+    terminal.console().print(table)
+    return OK
+
+
+def _list_wakeups(data: Path, namespace: str | None, tenant: str | None, limit: int, json: bool) -> int:
+    found = inspect.wakeups(data, tenant=tenant, namespace=namespace, limit=limit or None)
+    if json:
+        terminal.print_json({"wakeups": found})
+        return OK
+    table = terminal.table("actor", "next alarm (UTC)")
+    for each in found:
+        when = "in memory: see its file" if each.active else terminal.time(each.next_alarm)
+        terminal.row(table, Address(each.tenant, each.namespace, each.name), when)
     terminal.console().print(table)
     return OK
 

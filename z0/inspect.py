@@ -46,13 +46,38 @@ class Key(msgspec.Struct, frozen=True):
 
 
 class Alarm(msgspec.Struct, frozen=True):
-    """A pending wake-up; the unnamed one is called ''."""
+    """A pending wake-up; the unnamed one is called ''. Times in µs since the epoch, UTC."""
 
     name: str
     due: int
+    """When it runs next; later than `scheduled` when runs of it failed."""
     scheduled: int
     retries: int
     error: str | None
+    """Of the last run, when it failed."""
+    recurs: str | None
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """How often runs of an alarm ended so (ok, retried, abandoned, replaced), and the last one that did."""
+
+    name: str
+    outcome: str
+    times: int
+    scheduled: int
+    ended: int
+    retries: int
+    error: str | None
+
+
+class Wakeup(msgspec.Struct, frozen=True):
+    """An actor that will wake by itself; `active`: it was in memory, so only its file knows when."""
+
+    tenant: str
+    namespace: str
+    name: str
+    next_alarm: int | None
+    active: bool
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -82,6 +107,7 @@ class Details(msgspec.Struct, frozen=True, kw_only=True):
     first_keys: list[Key]
     tables: dict[str, int]
     alarms: list[Alarm]
+    outcomes: list[Outcome]
     snapshots: list[Snapshot]
 
 
@@ -164,13 +190,22 @@ def show(file: Path) -> Details:
             keys=reader.rows("SELECT count(*) FROM z0_kv")[0][0],
             first_keys=[Key(*row) for row in reader.rows(_KEYS, KEYS_SHOWN)],
             tables=_tables(reader),
-            alarms=[Alarm(*row) for row in reader.rows(_ALARMS)],
+            alarms=_alarms(reader),
+            outcomes=_outcomes(reader),
             snapshots=_snapshots(file, reader),
         )
 
 
 _KEYS = "SELECT key, length(value) FROM z0_kv ORDER BY key LIMIT ?"
-_ALARMS = "SELECT name, due, scheduled, retries, error FROM z0_alarms ORDER BY due"
+_ALARMS = "SELECT name, due, scheduled, retries, error, {recurs} FROM z0_alarms ORDER BY due"
+_OUTCOMES = (
+    "SELECT name, outcome, times, scheduled, ended, retries, error FROM z0_alarm_outcomes ORDER BY ended DESC LIMIT ?"
+)
+_WAKEUPS = (
+    "SELECT tenant, namespace, name, next_alarm, active FROM actors"
+    " WHERE (active OR next_alarm IS NOT NULL) AND (? IS NULL OR tenant = ?) AND (? IS NULL OR namespace = ?)"
+    " ORDER BY active DESC, next_alarm LIMIT ?"
+)
 _SNAPSHOTS = "SELECT projection, version, seq, state FROM z0_snapshots ORDER BY projection"
 _USER_TABLES = (
     "SELECT name FROM sqlite_schema WHERE type = 'table' AND name <> 'facts' COLLATE NOCASE"
@@ -184,6 +219,30 @@ def _head(reader: Reader) -> tuple[int | None, str | None]:
         return None, None
     rows = reader.rows("SELECT seq, hash FROM facts ORDER BY seq DESC LIMIT 1")
     return (rows[0][0], rows[0][1].hex()) if rows else (0, None)
+
+
+def _alarms(reader: Reader) -> list[Alarm]:
+    columns = {row[0] for row in reader.rows("SELECT name FROM pragma_table_info('z0_alarms')")}
+    sql = _ALARMS.format(recurs="recurs" if "recurs" in columns else "NULL")  # a file of the first schema has none
+    return [Alarm(*row) for row in reader.rows(sql)]
+
+
+def _outcomes(reader: Reader) -> list[Outcome]:
+    if not reader.has_table("z0_alarm_outcomes"):
+        return []
+    return [Outcome(*row) for row in reader.rows(_OUTCOMES, KEYS_SHOWN)]
+
+
+def wakeups(
+    data: Path, *, tenant: str | None = None, namespace: str | None = None, limit: int | None = None
+) -> list[Wakeup]:
+    """The actors that will wake by themselves, those in memory first, then by time; as the catalogue knows them."""
+    if not data.is_dir():
+        raise ActorFileError(str(data), "no such data directory")
+    with open_reader(data / CATALOG_FILE) as reader:
+        most = -1 if limit is None else limit
+        rows = reader.rows(_WAKEUPS, tenant, tenant, namespace, namespace, most)
+    return [Wakeup(tenant, namespace, name, due, bool(active)) for tenant, namespace, name, due, active in rows]
 
 
 def _timestamp(reader: Reader, seq: int) -> int | None:
