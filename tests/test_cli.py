@@ -108,7 +108,7 @@ async def test_alarms_lists_who_wakes_next_and_how_runs_ended(tmp_path: Path, ca
         await clock.advance("1 minute")
         await runtime.get(Bell, "live").ring_at("3 hours")
         live = run_json(capsys, "alarms", data)["wakeups"]
-        assert [(each["name"], each["active"]) for each in live][0] == ("live", True)
+        assert (live[0]["name"], live[0]["active"]) == ("live", True)
     listed = run_json(capsys, "alarms", data, "--class", "Bell")["wakeups"]
     assert [(each["name"], each["active"]) for each in listed] == [
         ("soon", False),
