@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+async_fixture: Callable[[Callable[..., AsyncIterator[Runtime]]], object]
 try:
     from pytest_asyncio import fixture as async_fixture
-except ImportError:  # then anyio's plugin sees to it
-    from pytest import fixture as async_fixture
+except ImportError:
+    async_fixture = pytest.fixture  # then anyio's plugin sees to it
 
 if TYPE_CHECKING:
     from z0.runtime import Runtime
