@@ -256,7 +256,8 @@ class Node:
 
     async def close(self) -> None:
         """Drain within `Limits.close_seconds`, reset what does not, and give the directory back."""
-        if self._opened and self._ending is None:
+        if self._opened and not self.draining:
+            self._drain()
             self._ending = self.loop.create_task(self._close())
         await self._over()
 
@@ -265,7 +266,6 @@ class Node:
             await asyncio.shield(self._ending)
 
     async def _close(self) -> None:
-        self._drain()
         drained = self.loop.create_task(self._drained())
         patience = self.loop.create_task(self.clock.patience(self.limits.close_seconds))
         await asyncio.wait([drained, patience], return_when=asyncio.FIRST_COMPLETED)
@@ -299,13 +299,11 @@ class Node:
 
     def kill(self) -> None:
         """The part of a crash that happens at once: nothing more is run or committed."""
-        if not self._opened:
-            self.draining = True
-            return
-        if self._ending is None:
+        if self._opened and not self.draining:
             self._drain()
             self._ending = self.loop.create_task(self._bury())
-        elif self._ending.done():
+        self.draining = True
+        if self._ending is None or self._ending.done():  # never opened, or another process's
             return
         for task in list(self._tasks):
             task.cancel()

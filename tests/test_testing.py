@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import re
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -418,6 +421,26 @@ async def test_a_crash_of_a_runtime_that_was_never_opened_is_its_end(tmp_path: P
     await runtime.close()
     with pytest.raises(z0.RuntimeClosed):
         await runtime.open()
+
+
+async def test_a_forked_child_ends_nothing_of_its_parents(runtime: z0.Runtime) -> None:
+    counter = runtime.get(Counter, "a")
+    await counter.add()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # forking with threads is what is tested
+        child = os.fork()
+    if child == 0:
+        try:
+            for end in (runtime.close(), crash(runtime)):
+                with contextlib.suppress(StopIteration):
+                    end.send(None)
+                    os._exit(1)  # it waits for something
+            os._exit(0)
+        finally:
+            os._exit(2)
+    _pid, status = await asyncio.to_thread(os.waitpid, child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert await counter.add() == 2
 
 
 async def test_a_message_that_was_committed_in_part_is_unknown_after_a_crash(
