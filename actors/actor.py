@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from .alarms import AlarmInfo
-from .clock import Clock, Timer
+from .clock import Clock, Timer, perf_ns
 from .schema import ACTOR_SCHEMA
 from .segments import CURRENT
 from .storage import Storage
@@ -95,8 +95,8 @@ class Block:
         if call is None or call.host is not host:
             raise RuntimeError("block() is for the actor's own handlers")
         self._message = call.message
-        while not host.dead and not host.gate.admits(self._message):
-            await host.gate.wait()
+        if not host.dead and not host.gate.admits(self._message):
+            await self._gate()
         if host.dead:
             raise host.reset_error()
         host.hold(self._message)
@@ -112,6 +112,12 @@ class Block:
             self._host.reset(f"block() was left by {type(error).__name__}: {error}", spare=self._message)
         if not self._host.dead:
             self._host.unhold()
+
+    async def _gate(self) -> None:
+        host, since = self._host, perf_ns()
+        while not host.dead and not host.gate.admits(self._message):
+            await host.gate.wait()
+        host.node.metrics.gate_waited.add(perf_ns() - since)
 
     def _expired(self) -> None:
         limit = self._host.node.limits.block_seconds

@@ -20,7 +20,7 @@ import msgspec
 
 from .clock import EPOCH
 from .database import Database, Row, Template, Value, open_reader
-from .errors import ActorFileError, DatabaseFailure, NotADatabase, Z0Error
+from .errors import ActorFileError, DatabaseFailure, NotADatabase, RuntimeClosed, Z0Error
 from .files import create_file
 from .names import Address, file_path
 
@@ -111,12 +111,22 @@ def _datetime(us: int | None) -> datetime | None:
 class Catalog:
     """The open catalogue of a runtime. Writes are batched in a thread of its own; reads are of what is written."""
 
-    def __init__(self, directory: Path, vfs: str | None, loop: asyncio.AbstractEventLoop) -> None:
-        """Open, creating or rebuilding it from the actors' files. Raises ActorFileError for a foreign file."""
+    def __init__(
+        self,
+        directory: Path,
+        vfs: str | None,
+        loop: asyncio.AbstractEventLoop,
+        written: Callable[[], object] | None = None,
+    ) -> None:
+        """Open, creating or rebuilding it from the actors' files. Raises ActorFileError for a foreign file.
+
+        `written` is called on the loop when a batch has been.
+        """
         path = directory / CATALOG_FILE
         if not path.exists():
             create_file(path, Template(_SCHEMA).image({"schema": CATALOG_VERSION}))
         self._loop = loop
+        self._on_written = written
         try:
             self._database = Database(path, vfs=vfs, sync=True)
         except NotADatabase as error:
@@ -129,9 +139,11 @@ class Catalog:
         self._reader = open_reader(path)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="z0-catalog")
         self._waiting: Batch = []
+        self._running: Batch = []
         self._retry: asyncio.TimerHandle | None = None
         self._abandoned = False
         self.writing = False
+        self.commits = 0
 
     def _check_version(self, path: Path) -> None:
         row = self._database.row("SELECT value FROM z0_meta WHERE key = 'schema'")
@@ -206,6 +218,10 @@ class Catalog:
         self.writing = False
         self._reader.close()
         self._database.abandon()
+        for _sql, _bindings, told in [*self._running, *self._waiting]:
+            if isinstance(told, asyncio.Future) and not told.done():
+                told.set_exception(RuntimeClosed())
+                told.exception()  # whoever waited may have gone
 
     def note(self, sql: str, bindings: tuple[Value, ...], then: Callable[[], None] | None = None) -> None:
         """Have this written soon, after what was noted before; also when it fails at first. `then` is called then."""
@@ -229,6 +245,7 @@ class Catalog:
             return
         batch, self._waiting = self._waiting, []
         self.writing = True
+        self._running = batch
         self._thread.submit(self._run, batch)
 
     def _forget_retry(self) -> None:
@@ -252,6 +269,7 @@ class Catalog:
         self._loop.call_soon_threadsafe(self._written, batch, failure)
 
     def _written(self, batch: Batch, failure: Exception | None) -> None:
+        self.commits += failure is None
         for _sql, _bindings, told in batch:
             if not isinstance(told, asyncio.Future):
                 if told is not None and failure is None:
@@ -270,6 +288,8 @@ class Catalog:
             self._start()
         else:
             self.writing = False
+        if self._on_written is not None:
+            self._on_written()
 
 
 def _attempt(action: Callable[[], None]) -> None:

@@ -99,8 +99,11 @@ class Clock(Protocol):
         A virtual clock stands still, so there that is when all is quiet.
         """
 
-    def watch(self, busy: Callable[[], bool]) -> None:
-        """Learn how to ask whether work is under way (a virtual clock does not let time pass meanwhile)."""
+    def watch(self, busy: Callable[[], bool]) -> Callable[[], object]:
+        """Learn how to ask whether work is under way (a virtual clock does not let time pass meanwhile).
+
+        What is returned is to be called, on the event loop, when it is worth asking again.
+        """
 
 
 class SystemClock:
@@ -138,8 +141,13 @@ class SystemClock:
         """Return when the span has passed."""
         await asyncio.sleep(seconds(span))
 
-    def watch(self, busy: Callable[[], bool]) -> None:
+    def watch(self, busy: Callable[[], bool]) -> Callable[[], object]:
         """Real time passes whoever is busy."""
+        return _nothing
+
+
+def _nothing() -> None:
+    return
 
 
 class _WallTimer:

@@ -55,7 +55,7 @@ class Delivery:
                     message.task = self.tasks[message] = host.node.loop.create_task(run, context=message.context)
                 break
             else:
-                mailbox.popleft()
+                mailbox.begin()
                 message.context.run(self._run_at_once, message)
         host.refresh()
         if host.node.attentive:
@@ -95,6 +95,7 @@ class Delivery:
         if not host.dead:
             self.pump()
             host.node.touch(host)
+            host.node.rest.watch()
             host.node.rested(host)
         if fatal is not None:
             raise fatal

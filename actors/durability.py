@@ -63,9 +63,11 @@ class FileSync:
                 host.database.execute("COMMIT")
             except RawError as caught:
                 failure = caught
-            self._learn(perf_ns() - started, turn)
+            turn.commit_ns = perf_ns() - started
+            self._learn(turn.commit_ns, turn)
             host.committed(turn, failure)
         else:
+            turn.threaded = True
             host.parking.commit(turn, partial(self._timed_commit, host.database, turn, dirty == 1))
 
     async def sync_now(self, host: Host) -> None:
@@ -74,8 +76,9 @@ class FileSync:
     def _timed_commit(self, database: Database, turn: Turn, alone: bool) -> None:
         started = perf_ns()
         database.commit()
+        turn.commit_ns = perf_ns() - started
         if alone:  # beside others a commit is slow for reasons that say nothing of the device
-            self._learn(perf_ns() - started, turn)
+            self._learn(turn.commit_ns, turn)
 
     def _learn(self, ns: int, turn: Turn) -> None:
         ns = max(0, ns - turn.waiting * _MESSAGE_NS)
@@ -95,11 +98,13 @@ class Relaxed:
 
     def commit(self, host: Host, turn: Turn, dirty: int) -> None:
         """Commit on the loop, and have the file synced soon."""
+        started = perf_ns()
         failure = None
         try:
             host.database.commit()
         except DatabaseFailure as caught:
             failure = caught
+        turn.commit_ns = perf_ns() - started
         host.committed(turn, failure)
         if failure is None:
             host.parking.sync_soon()

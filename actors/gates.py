@@ -40,12 +40,13 @@ class SharedFuture(asyncio.Future[None]):
 class InputGate:
     """Who may run now. `holder` is the message inside `block()`; `parked` means that the file is in other hands."""
 
-    __slots__ = ("depth", "holder", "parked", "waiters")
+    __slots__ = ("depth", "held_ns", "holder", "parked", "waiters")
 
     def __init__(self) -> None:
         """An open gate."""
         self.holder: object | None = None
         self.depth = 0
+        self.held_ns = 0  # when it was taken
         self.parked = False
         self.waiters: deque[asyncio.Future[None]] = deque()
 
@@ -102,6 +103,9 @@ class Turn(msgspec.Struct, eq=False):
     waiting: int = 0
     bytes: int = 0
     settling: SharedFuture | None = None
+    began_ns: int = 0
+    commit_ns: int = 0
+    threaded: bool = False
 
     @property
     def awaited(self) -> bool:

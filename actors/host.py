@@ -15,6 +15,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from .alarms import Alarms
+from .clock import perf_ns
 from .codec import ATOMS, share
 from .database import Database
 from .delivery import Delivery
@@ -77,7 +78,7 @@ class Host:
         self.parking = Parking(self)
         self.alarms = Alarms(self)
         self.unindexed = False  # the catalogue must learn of an alarm before the turn is committed
-        self.mailbox = Mailbox(address, node.limits, node.load)
+        self.mailbox = Mailbox(address, node.limits, node.load, node.metrics)
         self.running_keys: dict[tuple[str, str], asyncio.Future[None]] = {}
         self.used = 0
         self.version = 0  # how many of its class's migrations it has had
@@ -173,7 +174,7 @@ class Host:
     def enter(self, message: object) -> None:
         """Begin a segment of a handler that may wait."""
         if self.mailbox and self.mailbox[0] is message:
-            self.mailbox.popleft()
+            self.mailbox.begin()
         self.writes.segment += 1
         self.writes.lone = self.led = False
         self.running = True
@@ -247,10 +248,13 @@ class Host:
         node.dirty -= 1
         if self.turn is turn:
             self.turn = None
+        node.metrics.turn_ended(turn)
         if failure is not None:
             turn.settle(CommitUnknown(str(self.address), str(failure)))
             self.commit_failed(failure)
             return
+        if turn.commit_ns:  # else it was no durability's: an eviction's last writes can be rebuilt
+            node.metrics.turn_committed(turn)
         if turn.replies is None and turn.settling is None:
             turn.done = True
         else:
@@ -281,6 +285,7 @@ class Host:
 
     def commit_failed(self, failure: BaseException) -> CommitUnknown:
         """Fail-stop after an error out of COMMIT: what it was to store may be there or not."""
+        self.node.metrics.commit_failures += 1
         self.node.suspect.add(self.address)
         self.reset(f"COMMIT failed: {failure}")
         return CommitUnknown(str(self.address), str(failure))
@@ -327,15 +332,23 @@ class Host:
             return
         self.abandon(reason)
         log.warning("actor %s reset: %s", self.address, reason)
+        self._count_reset()
         turn, self.turn = self.turn, None
         if turn is not None and turn is not self.parking.committing:
             self.node.dirty -= 1
+            self.node.metrics.turn_ended(turn)
             turn.settle(self.reset_error())
         self.delivery.discard(spare)
         self.outbox.discard()
         self.gate.wake()
         self.node.forget(self)
         self.node.wakeups.lost(self)
+
+    def _count_reset(self) -> None:
+        metrics = self.node.metrics
+        metrics.resets[self.address.namespace] += 1
+        if self.gate.depth:
+            metrics.gate_held.add(perf_ns() - self.gate.held_ns)
 
     def abandon(self, reason: str, state: State = State.RESET) -> None:
         """Let nobody use this incarnation any more."""
@@ -350,6 +363,8 @@ class Host:
         """Take the input gate for this message. Raises LimitExceeded when it is nested too deeply."""
         if self.gate.depth >= self.node.limits.block_depth:
             raise LimitExceeded(f"block() is nested {self.gate.depth} deep (block_depth)")
+        if self.gate.depth == 0:
+            self.gate.held_ns = perf_ns()
         self.gate.holder = message
         self.gate.depth += 1
         self.ready = False
@@ -359,6 +374,7 @@ class Host:
         self.gate.depth -= 1
         if self.gate.depth == 0:
             self.gate.holder = None
+            self.node.metrics.gate_held.add(perf_ns() - self.gate.held_ns)
             self.gate.wake()
             if not self.running:
                 self.delivery.pump()

@@ -62,11 +62,12 @@ async def open_later(host: Host) -> None:
             active = host.kind.alarm is not None
             await node.catalog.register(host.address, node.clock.now_us(), active)
             host.alarms.indexed = ACTIVE if active else None
+            node.metrics.first_activations[host.address.namespace] += 1
         clean = _is_clean(host, path)
         database, meta = _open_file(host, path)
         if not clean:
             try:
-                await node.threads.call(partial(_make_durable, database))
+                await node.threads.call(partial(_make_durable, host, database))
             except BaseException:
                 database.abandon()
                 raise
@@ -100,8 +101,9 @@ def _create(path: Path, image: bytes) -> None:
 
 def _open_file(host: Host, path: Path) -> tuple[Database, dict[str, object]]:
     """The actor's file, and its meta data. Raises ActorFileError, DatabaseFailure."""
+    node = host.node
     try:
-        database = Database(path, vfs=host.node.vfs, sync=host.node.durability.sync)
+        database = node.file_ops.open(host.address, path, vfs=node.vfs, sync=node.durability.sync)
     except NotADatabase as error:
         raise ActorFileError(str(path), f"{error}; put a backup in its place") from error
     try:
@@ -129,8 +131,8 @@ def _is_clean(host: Host, path: Path) -> bool:
     return host.address not in host.node.suspect and not os.path.exists(f"{path}-wal")
 
 
-def _make_durable(database: Database) -> None:
-    if not database.checkpoint(wait=True):  # a reader is in the way
+def _make_durable(host: Host, database: Database) -> None:
+    if not host.node.file_ops.checkpoint(host.address, database, wait=True):  # a reader is in the way
         database.sync()
 
 
@@ -213,6 +215,7 @@ async def close(host: Host, reason: str) -> None:
             await host.parking.over()
         if not host.dead:
             await _leave(host)
+            host.node.metrics.evictions[reason] += 1
     except BaseException as error:
         if isinstance(error, Exception):
             log.warning("actor %s was not closed cleanly", host.address, exc_info=True)
@@ -260,7 +263,7 @@ async def _leave(host: Host) -> None:
     facts = host.actor._z0_facts()
     host.abandon("it was evicted", State.CLOSING)
     try:
-        await node.threads.call(database.close)
+        await node.threads.call(partial(node.file_ops.close, host.address, database))
         _list(host, facts)
     finally:
         host.abandon("it was evicted", State.EVICTED)

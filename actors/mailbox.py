@@ -8,18 +8,20 @@ from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from .clock import perf_ns
 from .errors import Overloaded
 from .handlers import Handler
 
 if TYPE_CHECKING:
     from .gates import Turn
     from .limits import Limits
+    from .metrics import Metrics
 
 
 class Message:
     """A call on its way to an actor."""
 
-    __slots__ = ("args", "context", "handler", "kept", "kwargs", "reply", "size", "task")
+    __slots__ = ("accepted_ns", "args", "context", "handler", "kept", "kwargs", "reply", "size", "task")
 
     def __init__(
         self,
@@ -38,6 +40,7 @@ class Message:
         self.context = context
         self.reply = reply
         self.task: asyncio.Task[None] | None = None
+        self.accepted_ns = 0
         self.kept = False  # an earlier segment of it has written, which a reset does not take back
 
 
@@ -54,14 +57,15 @@ class Load:
 class Mailbox(deque[Message]):
     """Messages that were accepted and not begun, in order. Counts the bytes of all that are not answered."""
 
-    __slots__ = ("_limits", "_load", "_owner", "bytes")
+    __slots__ = ("_limits", "_load", "_metrics", "_owner", "bytes")
 
-    def __init__(self, owner: object, limits: Limits, load: Load) -> None:
+    def __init__(self, owner: object, limits: Limits, load: Load, metrics: Metrics) -> None:
         """`owner` is named in errors."""
         super().__init__()
         self._owner = owner
         self._limits = limits
         self._load = load
+        self._metrics = metrics
         self.bytes = 0
 
     def accept(self, message: Message, running: int, turn: Turn | None) -> None:
@@ -69,15 +73,21 @@ class Mailbox(deque[Message]):
         limits = self._limits
         waiting = len(self) + running + (0 if turn is None else turn.waiting)
         if waiting >= limits.mailbox_messages:
-            raise Overloaded(str(self._owner), f"{waiting} messages wait (mailbox_messages)")
+            raise self._refusal(f"{waiting} messages wait", "mailbox_messages")
         if self.bytes + message.size > limits.mailbox_bytes:
-            raise Overloaded(str(self._owner), f"{self.bytes} + {message.size} bytes (mailbox_bytes)")
+            raise self._refusal(f"{self.bytes} + {message.size} bytes", "mailbox_bytes")
         if self._load.bytes + message.size > limits.runtime_mailbox_bytes:
-            raise Overloaded(str(self._owner), f"{self._load.bytes} + {message.size} bytes (runtime_mailbox_bytes)")
+            raise self._refusal(f"{self._load.bytes} + {message.size} bytes", "runtime_mailbox_bytes")
         self.bytes += message.size
         self._load.bytes += message.size
         message.reply.add_done_callback(partial(self._answered, message))
+        message.accepted_ns = perf_ns()
+        self._metrics.posted += 1
         self.append(message)
+
+    def begin(self) -> None:
+        """Take the first message out: it begins."""
+        self._metrics.queued.add(perf_ns() - self.popleft().accepted_ns)
 
     def _answered(self, message: Message, _reply: asyncio.Future[Any]) -> None:
         self.bytes -= message.size
@@ -89,7 +99,11 @@ class Mailbox(deque[Message]):
         """Let one more message join the turn without waiting here. Raises Overloaded."""
         limits = self._limits
         if turn.waiting + running >= limits.mailbox_messages:
-            raise Overloaded(str(self._owner), f"{turn.waiting + running} messages wait (mailbox_messages)")
+            raise self._refusal(f"{turn.waiting + running} messages wait", "mailbox_messages")
         if self.bytes + turn.bytes + size > limits.mailbox_bytes:
-            raise Overloaded(str(self._owner), f"{self.bytes + turn.bytes} + {size} bytes (mailbox_bytes)")
+            raise self._refusal(f"{self.bytes + turn.bytes} + {size} bytes", "mailbox_bytes")
         turn.bytes += size
+
+    def _refusal(self, what: str, limit: str) -> Overloaded:
+        self._metrics.overloaded[limit] += 1
+        return Overloaded(str(self._owner), f"{what} ({limit})")

@@ -6,7 +6,7 @@ import asyncio
 import os
 import weakref
 from collections import OrderedDict
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
 from contextvars import Context
 from functools import partial
@@ -21,6 +21,7 @@ from .clock import Clock
 from .database import SQLITE_VERSION
 from .durability import Mode, durability_of
 from .errors import NamespaceConflict, RuntimeClosed
+from .fileops import FileOps
 from .files import make_folder
 from .gates import pass_once
 from .host import Host, State
@@ -28,6 +29,7 @@ from .kind import Kind
 from .limits import Limits
 from .lock import DirectoryLock
 from .mailbox import Load
+from .metrics import Metrics
 from .names import Address, check_name
 from .rest import Rest
 from .room import Room
@@ -36,6 +38,7 @@ from .wakeups import Wakeups
 
 A = TypeVar("A", bound=Actor)
 
+_CRASHED = "the runtime crashed"
 _WAL_RESET_BUG_FIXED = (3, 51, 3)
 
 
@@ -67,6 +70,7 @@ class Node:
         self.limits = limits
         self.durability = durability_of(durability, limits)
         self.vfs = vfs
+        self.file_ops = FileOps()
         self._executor = executor
         self.kinds: dict[type[Actor], Kind] = {}
         self._namespaces: dict[str, Kind] = {}
@@ -74,7 +78,9 @@ class Node:
         self.closing: dict[Address, Host] = {}  # their files are not closed yet; a successor waits
         self.suspect: set[Address] = set()  # storage failed: a full checkpoint must succeed before the next message
         self.dirty = 0  # actors with a turn that is not durable
+        self.held: set[Host] = set()  # ... whose COMMIT a test holds up
         self.load = Load()
+        self.metrics = Metrics()
         self.calls = 0  # messages that wrote nothing
         self.draining = False
         self.attentive = False  # somebody waits for an actor to rest
@@ -84,13 +90,15 @@ class Node:
         self._tasks: set[asyncio.Task[None]] = set()
         self._opening: set[asyncio.Task[None]] = set()
         self.stopping: set[asyncio.Task[Any]] = set()  # tasks inside a stop() hook
-        self._closing: asyncio.Task[None] | None = None
+        self._opened = False
+        self._ending: asyncio.Task[None] | None = None
         self._rested = asyncio.Event()
         self.loop: asyncio.AbstractEventLoop
         self.threads: Threads
         self.catalog: Catalog
         self.alarm_index: AlarmIndex
         self._lock: DirectoryLock
+        self._look_again: Callable[[], object]
 
     def open(self) -> None:
         """Take the data directory. Raises DataDirLocked, RuntimeClosed."""
@@ -101,18 +109,23 @@ class Node:
         self._lock = DirectoryLock(self.path)
         os.register_at_fork(after_in_child=partial(_forked, weakref.ref(self)))
         try:
-            self.threads = Threads(self.loop, self.limits.commit_threads, self._executor)
-            self.catalog = Catalog(self.path, self.vfs, self.loop)
+            self.threads = Threads(self.loop, self.limits.commit_threads, self._executor, self._progressed)
+            self.catalog = Catalog(self.path, self.vfs, self.loop, self._progressed)
             self.alarm_index = AlarmIndex(self.catalog)
         except BaseException:
             self._lock.release()
             raise
-        self.clock.watch(self._busy)
+        self._look_again = self.clock.watch(self._busy)
+        self._opened = True
         self.wakeups.look(unclean=True)
 
     def _busy(self) -> bool:
         """Whether something will go on by itself, without time passing."""
-        return bool(self.threads.in_flight or self.dirty or self.catalog.writing)
+        held = sum(host.turn is not None for host in self.held)
+        return bool(self.threads.in_flight or self.dirty > held or self.catalog.writing)
+
+    def _progressed(self) -> None:
+        self._look_again()
 
     # Addresses
 
@@ -127,7 +140,7 @@ class Node:
             if other is not kind:
                 raise NamespaceConflict(kind.namespace, other.cls, cls)
             self.kinds[cls] = kind
-            if kind.alarm is not None and hasattr(self, "alarm_index"):
+            if kind.alarm is not None and self._opened:
                 self.wakeups.look(unclean=True)
         return kind
 
@@ -180,6 +193,7 @@ class Node:
 
     def opened(self, host: Host) -> None:
         """A host is open: watch when it becomes idle."""
+        self.metrics.activations[host.address.namespace] += 1
         if self.draining:
             self._rested.set()
         else:
@@ -261,14 +275,16 @@ class Node:
 
     async def close(self) -> None:
         """Drain within `Limits.close_seconds`, reset what does not, and give the directory back."""
-        if self._closing is None:
-            if self.draining:  # crashed
-                return
-            self._closing = self.loop.create_task(self._close())
-        await asyncio.shield(self._closing)
+        if self._opened and not self.draining:
+            self._drain()
+            self._ending = self.loop.create_task(self._close())
+        await self._over()
+
+    async def _over(self) -> None:
+        if self._ending is not None:
+            await asyncio.shield(self._ending)
 
     async def _close(self) -> None:
-        self._drain()
         drained = self.loop.create_task(self._drained())
         patience = self.loop.create_task(self.clock.patience(self.limits.close_seconds))
         await asyncio.wait([drained, patience], return_when=asyncio.FIRST_COMPLETED)
@@ -298,13 +314,25 @@ class Node:
 
     async def crash(self) -> None:
         """Drop the memory as a kill would, keep what was committed, and give the directory back."""
-        if self.draining:
+        self.kill()
+        await self._over()
+
+    def kill(self) -> None:
+        """The part of a crash that happens at once: nothing more is run or committed."""
+        if self._opened and not self.draining:
+            self._drain()
+            self._ending = self.loop.create_task(self._bury())
+        self.draining = True
+        if self._ending is None or self._ending.done():  # never opened, or another process's
             return
-        self._drain()
         for task in list(self._tasks):
             task.cancel()
+        for host in list(self.hosts.values()):
+            host.reset(_CRASHED)
+
+    async def _bury(self) -> None:
         try:
-            await self._end("the runtime crashed")
+            await self._end(_CRASHED)
             self.catalog.abandon()
         finally:
             self.threads.close()

@@ -107,8 +107,10 @@ class Parking:
         def done(error: BaseException | None) -> None:
             if error is not None:
                 host.storage_failed(DatabaseFailure(str(error)))
+            else:
+                host.node.metrics.checkpoints += 1
 
-        self.run(partial(host.database.checkpoint, wait=wait), done)
+        self.run(partial(host.node.file_ops.checkpoint, host.address, host.database, wait=wait), done)
 
     async def over(self) -> None:
         """Return when no thread has the file (or the actor is dead)."""

@@ -27,8 +27,8 @@ class Rest:
 
     def watch(self) -> None:
         """Look from now on."""
-        if self._timer is None:
-            node = self._node
+        node = self._node
+        if self._timer is None and not node.draining:
             self._timer = node.clock.call_later(node.limits.idle_seconds / _TICKS_PER_IDLE, self._sweep)
 
     def stop(self) -> None:
@@ -40,8 +40,8 @@ class Rest:
         self._timer = None
         self.tick += 1
         self.look()
-        if self._node.hosts:
-            self.watch()
+        if any(host.is_open and not host.delivery.tasks for host in self._node.hosts.values()):
+            self.watch()  # else whoever comes to rest has us look again
 
     def look(self) -> None:
         """Evict actors that were idle for long enough, and checkpoint others that rest."""

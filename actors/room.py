@@ -73,4 +73,5 @@ class Room:
         if not waiter.done():
             self._waiting.remove(waiter)
             self._node.attend()
+            self._node.metrics.overloaded["open_files"] += 1
             waiter.set_exception(Overloaded(str(host.address), f"{self.taken} actors are busy (open_files)"))

@@ -12,6 +12,7 @@ from collections.abc import Coroutine, Generator
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
+from .clock import perf_ns
 from .mailbox import Message
 
 if TYPE_CHECKING:
@@ -49,11 +50,8 @@ class Segments:
         host, coroutine = self._host, self._coroutine
         thrown: BaseException | None = None
         while True:
-            while not host.dead and not host.gate.admits(self._message):
-                try:
-                    yield from host.gate.wait()
-                except asyncio.CancelledError as cancelled:  # it is the handler's, and waits with it
-                    thrown = cancelled
+            if not host.dead and not host.gate.admits(self._message):
+                thrown = yield from self._wait_at_gate(thrown)
             host.enter(self._message)
             try:
                 awaited = coroutine.send(None) if thrown is None else coroutine.throw(thrown)
@@ -74,6 +72,17 @@ class Segments:
                 raise
             except BaseException as error:  # cancelled, by the host or by the handler's own time limit
                 thrown = error
+
+    def _wait_at_gate(self, thrown: BaseException | None) -> Generator[Any, None, BaseException | None]:
+        """Return when the gate lets the segment in; what to throw into it then."""
+        host, since = self._host, perf_ns()
+        while not host.dead and not host.gate.admits(self._message):
+            try:
+                yield from host.gate.wait()
+            except asyncio.CancelledError as cancelled:  # it is the handler's, and waits with it
+                thrown = cancelled
+        host.node.metrics.gate_waited.add(perf_ns() - since)
+        return thrown
 
     def _end_segment(self) -> BaseException | None:
         """Keep what the segment wrote; what makes that impossible is raised where the handler waits."""

@@ -55,11 +55,21 @@ class Threads:
     when it is one commit.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, count: int, executor: Executor | None = None) -> None:
-        """At most `count` daemon threads, started when needed. `executor`: where to run instead (simulation)."""
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        count: int,
+        executor: Executor | None = None,
+        delivered: Callable[[], object] | None = None,
+    ) -> None:
+        """At most `count` daemon threads, started when needed. `executor`: where to run instead (simulation).
+
+        `delivered` is called on the loop when outcomes have been handed back.
+        """
         self._loop = loop
         self._count = count
         self._executor = executor
+        self._delivered = delivered
         self._queue: SimpleQueue[Work | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._finished: deque[Work] = deque()
@@ -124,3 +134,5 @@ class Threads:
                 self._finished.popleft().deliver()
             except Exception:
                 log.exception("a finished piece of work could not be handed back")
+        if self._delivered is not None:
+            self._delivered()

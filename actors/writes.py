@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
+from .clock import perf_ns
 from .database import Database, RawError, Row, Value, explain
 from .errors import DatabaseFailure, Z0Error
 from .gates import Turn
@@ -101,6 +102,7 @@ class Writes:
 
         Raises as `write`, and CommitUnknown.
         """
+        started = perf_ns()
         try:
             self.database.execute(sql, bindings)
         except RawError as error:
@@ -108,8 +110,10 @@ class Writes:
             if isinstance(explained, DatabaseFailure):
                 raise self._host.commit_failed(explained) from error
             raise explained from error
+        node = self._host.node
+        node.metrics.alone.add(perf_ns() - started)
         self.database.unmeasured += 1
-        if not self._host.node.durability.sync:
+        if not node.durability.sync:
             self._host.parking.sync_soon()
 
     def _explain(self, error: Exception) -> Exception:
@@ -135,7 +139,7 @@ class Writes:
             if not self.active:
                 self.database.execute("BEGIN IMMEDIATE")
                 self.active = True
-                host.turn = Turn()
+                host.turn = Turn(began_ns=perf_ns())
                 host.node.dirty += 1
                 if not (host.led and host.running):
                     host.node.loop.call_soon(host.commit)

@@ -49,7 +49,8 @@ def test_commands_lead_to_something_callable() -> None:
     installed = metadata.distribution("z0").entry_points
     declared = {"z0": PYPROJECT["project"]["scripts"], **PYPROJECT["project"]["entry-points"]}
     assert {point.name for point in installed} == {name for group in declared.values() for name in group}
-    assert [point.name for point in installed if not callable(point.load())] == []
+    commands = [point for point in installed if point.group != "pytest11"]  # pytest's is a module
+    assert [point.name for point in commands if not callable(point.load())] == []
 
 
 def test_users_get_the_types() -> None:

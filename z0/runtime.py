@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from concurrent.futures import Executor
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from z0.actors.actor import Actor
 from z0.actors.catalog import ActorInfo
@@ -16,6 +16,9 @@ from z0.actors.durability import Mode
 from z0.actors.limits import Limits
 from z0.actors.names import DEFAULT_TENANT, Address, check_name
 from z0.actors.node import Node
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
 
 A = TypeVar("A", bound=Actor)
 
@@ -88,6 +91,7 @@ class Runtime(Tenant):
             executor=executor,
         )
         super().__init__(node, DEFAULT_TENANT)
+        self._metrics: CollectorRegistry | None = None
         for cls in actors:
             node.kind(cls)
 
@@ -95,6 +99,24 @@ class Runtime(Tenant):
     def path(self) -> Path:
         """The data directory."""
         return self.node.path
+
+    @property
+    def metrics(self) -> CollectorRegistry:
+        """What this runtime measures of itself, as prometheus_client's registry: always the same one.
+
+        Add your own metrics to it, or it to a registry of yours (`REGISTRY.register(runtime.metrics)`).
+        """
+        if self._metrics is None:
+            from .metrics import registry  # it costs a hundred milliseconds, and not every program is scraped
+
+            self._metrics = registry(self.node)
+        return self._metrics
+
+    def metrics_text(self) -> bytes:
+        """The metrics as a page that Prometheus reads (content type: prometheus_client.CONTENT_TYPE_LATEST)."""
+        from .metrics import page
+
+        return page(self.metrics)
 
     def tenant(self, tenant: str) -> Tenant:
         """The actors of that tenant. Raises InvalidName.

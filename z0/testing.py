@@ -1,4 +1,4 @@
-"""For tests of programs that use z0: a clock that you move, runtimes that clean up, and crashes.
+"""For tests of programs that use z0: a clock that you move, runtimes that clean up, crashes and faults.
 
     async with temporary_runtime(clock=VirtualClock()) as runtime:
         ...
@@ -21,16 +21,16 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from z0.actors.clock import EPOCH, Span, SystemClock, seconds, seeded
+from z0.actors.clock import EPOCH, Span, seconds, seeded
 from z0.actors.gates import pass_once
+from z0.faults import Fault, Point, fault
 from z0.runtime import Runtime
 
-__all__ = ["VirtualClock", "crash", "temporary_runtime"]
+__all__ = ["Fault", "Point", "VirtualClock", "crash", "fault", "temporary_runtime"]
 
 _MEMORY = "/dev/shm"
 _QUIET_PASSES = 16  # loop iterations without work after which nothing is left to run
-_REAL = SystemClock()
-_THREAD_SECONDS = 0.0005  # how long a thread is given before we look again
+_LOOK_SECONDS = 0.001  # how soon we ask again who is busy, should nobody tell us
 
 
 class VirtualClock:
@@ -43,6 +43,7 @@ class VirtualClock:
         self._timers: list[_Timer] = []
         self._order = itertools.count()
         self._watched: list[Callable[[], bool]] = []
+        self._waiting: list[asyncio.Future[None]] = []
         self.random = seeded(seed)
         """The next of a fixed row of numbers, at least 0 and less than 1."""
 
@@ -93,9 +94,10 @@ class VirtualClock:
                 timer.due = max(self._passed_us, timer.when_us - self._wall_us)
         heapq.heapify(self._timers)
 
-    def watch(self, busy: Callable[[], bool]) -> None:
-        """Do not let time pass while `busy()`."""
+    def watch(self, busy: Callable[[], bool]) -> Callable[[], object]:
+        """Do not let time pass while `busy()`; call what is returned, on the loop, when it is worth asking again."""
         self._watched.append(busy)
+        return self._look_again
 
     async def patience(self, span: Span) -> None:
         """Return when all is quiet: what waits for time to pass would wait for ever."""
@@ -116,13 +118,35 @@ class VirtualClock:
 
     async def settle(self) -> None:
         """Return when nothing is left to run at this time, threads included."""
-        quiet = 0
+        quiet = waited = 0
+        ready = getattr(asyncio.get_running_loop(), "_ready", None)  # asyncio's own loop lets us see what is next
         while quiet < _QUIET_PASSES:
             await pass_once()
-            quiet += 1
-            if any(busy() for busy in self._watched):
-                quiet = 0
-                await _REAL.sleep(_THREAD_SECONDS)
+            step = 1 if ready is None or ready else _QUIET_PASSES // 2
+            if not any(busy() for busy in self._watched):
+                quiet, waited = quiet + step, 0
+            elif waited < _QUIET_PASSES:  # it may be the loop that has to get on
+                quiet, waited = 0, waited + step
+            else:
+                quiet = waited = 0
+                await self._progress()
+
+    async def _progress(self) -> None:
+        """Return when somebody who is watched has got on, or may have."""
+        loop = asyncio.get_running_loop()
+        waiter = loop.create_future()
+        self._waiting.append(waiter)
+        patience = loop.call_later(_LOOK_SECONDS, self._look_again)
+        try:
+            await waiter
+        finally:
+            patience.cancel()
+
+    def _look_again(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for waiter in waiting:
+            if not waiter.done():
+                waiter.set_result(None)
 
 
 class _Timer:
@@ -145,7 +169,9 @@ class _Timer:
 async def crash(runtime: Runtime) -> None:
     """Drop the runtime's memory as a kill would, and keep what was committed; the directory is free at once.
 
-    Callers that wait get ActorReset. Leaving the runtime's `async with` afterwards does nothing.
+    Callers that wait get ActorReset, or CommitUnknown when a part of their message was committed; one whose COMMIT a
+    thread had begun is answered. Leaving the runtime's `async with` afterwards does nothing. It may come at any
+    time: while actors open or close, while the runtime closes, or again.
     """
     await runtime.node.crash()
 
