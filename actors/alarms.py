@@ -38,7 +38,7 @@ _EXTENT = "SELECT min(due), max(id) FROM z0_alarms"
 _CURRENT = "SELECT id, due, scheduled, recurs, retries, error FROM z0_alarms WHERE name = ? ORDER BY id DESC LIMIT 1"
 _COUNT = "SELECT count(*) FROM z0_alarms"
 _FIRST_DUE = (
-    "SELECT name, id, scheduled, retries FROM z0_alarms WHERE due <= ? ORDER BY due, name, id LIMIT 1"
+    "SELECT name, id, scheduled, retries, due FROM z0_alarms WHERE due <= ? ORDER BY due, name, id LIMIT 1"
 )  # fmt: skip
 _INSERT = "INSERT INTO z0_alarms(name, id, due, scheduled, recurs) VALUES(?, ?, ?, ?, ?)"
 _RESET = "UPDATE z0_alarms SET due = ?, scheduled = ?, recurs = ?, retries = 0, error = NULL WHERE name = ? AND id = ?"
@@ -125,6 +125,7 @@ class Alarms:
             if current[1:4] == (due, due, recurs):
                 return
             self._record(Run(name, current[0], current[2], current[4]), "replaced", current[5])
+            host.node.metrics.alarms["replaced"] += 1
             writes.write(_RESET, (due, due, recurs, name, current[0]))
         else:
             self._refuse_too_many()
@@ -236,15 +237,17 @@ class Alarms:
         host, alarm = self._host, self._host.kind.alarm
         assert alarm is not None
         try:
-            return bool(await self._send(Handler("alarm", _run_alarm, alarm.suspends)))
+            outcome = await self._send(Handler("alarm", _run_alarm, alarm.suspends))
         except Exception as error:
             run = self.running
             if run is None or host.dead:  # it never began, or was cut off: no fault of the handler's
                 raise
-            await self._send(Handler("alarm", _note_failure, False), run, error)
-            return True
+            outcome = await self._send(Handler("alarm", _note_failure, False), run, error)
         finally:
             self.running = None
+        if outcome is not None:
+            host.node.metrics.alarms[outcome] += 1
+        return outcome is not None
 
     async def _send(self, handler: Handler, *args: object) -> Any:
         """A message of our own: beside the mailbox's limits, for there is one at a time."""
@@ -257,32 +260,35 @@ class Alarms:
 
     def begin(self) -> Run | None:
         """Take the first run that is due, in the segment that begins it."""
-        rows = self._host.writes.rows(_FIRST_DUE, self._now_us())
+        node, now = self._host.node, self._now_us()
+        rows = self._host.writes.rows(_FIRST_DUE, now)
         if not rows:
             return None
-        name, id, scheduled, retries = rows[0]
-        self._host.node.wakeups.began(self._host.address)
-        self.running = Run(name, id, scheduled, retries)
+        *run, due = rows[0]
+        node.wakeups.began(self._host.address)
+        node.metrics.alarm_lateness.add(now - due)
+        self.running = Run(*run)
         return self.running
 
     def finish(self, run: Run) -> None:
         """The run went well: part of the handler's last segment."""
         self._pass(run, "ok", None)
 
-    def fail(self, run: Run, error: BaseException) -> None:
-        """The run failed, and its last segment was taken back: retry it, or give it up."""
+    def fail(self, run: Run, error: BaseException) -> str:
+        """The run failed, and its last segment was taken back: retry it, or give it up; which of the two."""
         text = f"{type(error).__name__}: {error}"
         address, name = self._host.address, run.name or "alarm"
         if run.retries >= RETRIES_MAX:
             log.error("%s of %s failed %d times and is given up", name, address, run.retries + 1, exc_info=error)
             self._pass(run, "abandoned", text)
-            return
+            return "abandoned"
         delay = retry_seconds(run.retries + 1, self._host.node.clock.random)
         log.warning("%s of %s failed and is run again in %.1f s", name, address, delay, exc_info=error)
         due = self._now_us() + round(delay * 1e6)
         self._record(run, "retried", text)
         self._host.writes.write(_RETRY, (due, run.retries + 1, text, run.name, run.id))
         self._changed(due)
+        return "retried"
 
     def _pass(self, run: Run, outcome: str, error: str | None) -> None:
         """Go on to the alarm's next time, or remove it."""
@@ -320,11 +326,11 @@ def recurs_of(every: Span | None, cron: str | None, timezone: str, when: object)
     return recurrence(every, cron, timezone)
 
 
-async def _run_alarm(actor: Any) -> bool:
+async def _run_alarm(actor: Any) -> str | None:
     host: Host = actor._z0_host
     run = host.alarms.begin()
     if run is None:
-        return False
+        return None
     info = AlarmInfo(scheduled_time=moment(run.scheduled), retry_count=run.retries, name=run.name or None)
     alarm = host.kind.alarm
     assert alarm is not None
@@ -333,7 +339,7 @@ async def _run_alarm(actor: Any) -> bool:
     else:
         await alarm.function(actor, info)
     host.alarms.finish(run)
-    return True
+    return "ok"
 
 
 async def _limited(host: Host, running: Any) -> None:
@@ -359,5 +365,6 @@ async def _limited(host: Host, running: Any) -> None:
         timer.cancel()
 
 
-async def _note_failure(actor: Any, run: Run, error: BaseException) -> None:
-    actor._z0_host.alarms.fail(run, error)
+async def _note_failure(actor: Any, run: Run, error: BaseException) -> str:
+    host: Host = actor._z0_host
+    return host.alarms.fail(run, error)
