@@ -14,17 +14,18 @@ import enum
 import logging
 from typing import TYPE_CHECKING, Any
 
+from .background import Background
+from .call import Activity, Call
 from .codec import ATOMS, share
 from .database import Database
 from .delivery import Delivery
-from .errors import ActorReset, CommitUnknown, DatabaseFailure, LimitExceeded, QueryError
+from .errors import Aborted, ActorReset, CommitUnknown, DatabaseFailure, LimitExceeded, QueryError
 from .gates import InputGate, Turn
 from .handlers import Handler
 from .mailbox import Mailbox
 from .names import Address
 from .outbox import Outbox
 from .parking import Gone, Parking
-from .segments import Call
 from .storage import Storage
 from .writes import Writes
 
@@ -52,9 +53,9 @@ class Host:
     """One live actor: its object, its file, its gates and its mailbox."""
 
     __slots__ = (
-        "actor", "address", "call", "caller", "closed", "database", "delivery", "gate", "kind", "led", "mailbox",
-        "node", "outbox", "parking", "placed", "ready", "reason", "running", "running_keys", "state", "storage",
-        "streak", "turn", "used", "writes",
+        "actor", "address", "background", "call", "caller", "closed", "database", "delivery", "gate", "kind", "led",
+        "mailbox", "node", "outbox", "parking", "placed", "ready", "reason", "running", "running_keys", "state",
+        "storage", "streak", "turn", "used", "writes",
     )  # fmt: skip
 
     def __init__(self, node: Node, kind: Kind, address: Address) -> None:
@@ -73,6 +74,7 @@ class Host:
         self.gate = InputGate()
         self.delivery = Delivery(self)
         self.outbox = Outbox(self)
+        self.background: Background | None = None
         self.parking = Parking(self)
         self.mailbox = Mailbox(address, node.limits, node.load)
         self.running_keys: dict[tuple[str, str], asyncio.Future[None]] = {}
@@ -116,6 +118,7 @@ class Host:
             and not self.delivery.tasks
             and not self.running
             and not self.outbox
+            and not self.background
             and self.gate.free
         )
 
@@ -152,6 +155,8 @@ class Host:
             if writes.loose:
                 self._finish()
             return value
+        except Aborted:
+            raise self.reset_error() from None
         except BaseException:
             self._undo()
             raise
@@ -165,10 +170,10 @@ class Host:
             self._finish()
         self.writes.segment += 1
 
-    def enter(self, message: object) -> None:
+    def enter(self, activity: Activity) -> None:
         """Begin a segment of a handler that may wait."""
-        if self.mailbox and self.mailbox[0] is message:
-            self.mailbox.popleft()
+        if self.mailbox and self.mailbox[0] is activity:
+            self.mailbox.popleft().begun = True
         self.writes.segment += 1
         self.writes.lone = self.led = False
         self.running = True
@@ -311,7 +316,7 @@ class Host:
         """What whoever still uses this incarnation gets."""
         return ActorReset(str(self.address), self.reason)
 
-    def reset(self, reason: str, spare: object = None) -> None:
+    def reset(self, reason: str, spare: Activity | None = None) -> None:
         """Drop the memory; the next message opens the actor anew. `spare`: a message that answers for itself."""
         if self.dead:
             return
@@ -323,6 +328,8 @@ class Host:
             turn.settle(self.reset_error())
         self.delivery.discard(spare)
         self.outbox.discard()
+        if self.background is not None:
+            self.background.cancel()
         self.gate.wake()
         self.node.forget(self)
 
@@ -335,13 +342,15 @@ class Host:
 
     # Blocks
 
-    def hold(self, message: object) -> None:
-        """Take the input gate for this message. Raises LimitExceeded when it is nested too deeply."""
+    def hold(self, activity: Activity) -> None:
+        """Take the input gate for this activity. Raises LimitExceeded when it is nested too deeply."""
         if self.gate.depth >= self.node.limits.block_depth:
             raise LimitExceeded(f"block() is nested {self.gate.depth} deep (block_depth)")
-        self.gate.holder = message
+        self.gate.holder = activity
         self.gate.depth += 1
         self.ready = False
+        if self.mailbox:
+            self.delivery.refuse_cycles()
 
     def unhold(self) -> None:
         """Give the input gate back, once."""

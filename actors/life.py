@@ -6,16 +6,19 @@ import asyncio
 import contextlib
 import logging
 import os
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from .database import Database
-from .errors import ActorFileError, DatabaseFailure, NotADatabase, QueryError, presentable
+from .call import CURRENT, Activity, Call
+from .database import Database, Value
+from .errors import Aborted, ActorFileError, DatabaseFailure, NotADatabase, QueryError, presentable
 from .files import create_file, make_folder
 from .host import Host, State
 from .names import file_path
+from .retention import purging
 from .schema import SCHEMA_VERSION
-from .segments import CURRENT, Call, Segments
+from .segments import Segments
 
 log = logging.getLogger("z0.actors")
 
@@ -30,6 +33,7 @@ def open_now(host: Host) -> bool:
         return False
     if not path.exists() or not node.catalog.has(host.address) or not node.room.take(host):
         return False
+    sender = CURRENT.set(host.call)
     try:
         _construct(host, *_open_file(host, path))
         if kind.start is not None:
@@ -40,6 +44,8 @@ def open_now(host: Host) -> bool:
         if told is error:
             raise
         raise told from error
+    finally:
+        CURRENT.reset(sender)
     _opened(host)
     return True
 
@@ -47,6 +53,7 @@ def open_now(host: Host) -> bool:
 async def open_later(host: Host) -> None:
     """Open an actor, waiting for its predecessor, for a free slot, for its file to be made and for `start()`."""
     node = host.node
+    CURRENT.set(host.call)
     try:
         while (predecessor := node.closing.get(host.address)) is not None:
             await asyncio.shield(predecessor.closed)
@@ -72,7 +79,7 @@ async def open_later(host: Host) -> None:
             await _start(host)
     except BaseException as error:
         fail_opening(host, error)
-        if not isinstance(error, Exception):
+        if not isinstance(error, (Exception, Aborted)):
             raise
         return
     if not host.dead:
@@ -86,7 +93,10 @@ def _path(host: Host) -> Path:
 
 def _image(host: Host) -> bytes:
     tenant, namespace, name = host.address
-    return host.kind.image({"schema": SCHEMA_VERSION, "tenant": tenant, "namespace": namespace, "name": name})
+    meta: dict[str, Value] = {"schema": SCHEMA_VERSION, "tenant": tenant, "namespace": namespace, "name": name}
+    if host.kind.retentions:
+        meta["purged"] = host.node.clock.now_us()
+    return host.kind.image(meta)
 
 
 def _create(path: Path, image: bytes) -> None:
@@ -146,10 +156,12 @@ def _identified(host: Host, database: Database) -> dict[str, object]:
 async def _start(host: Host) -> None:
     start = host.kind.start
     assert start is not None
-    token = object()
-    CURRENT.set(Call(host, token))
-    host.hold(token)
-    await Segments(host, start.function(host.actor), token)
+    first = host.mailbox[0] if host.mailbox else None
+    activity = Activity(None if first is None else first.sender)
+    CURRENT.set(Call(host, activity))
+    host.hold(activity)
+    await Segments(host, start.function(host.actor), activity)
+    activity.end()
     host.unhold()
 
 
@@ -179,6 +191,8 @@ def _as_told(host: Host, error: BaseException) -> BaseException:
     if isinstance(error, asyncio.CancelledError):
         host.reason = "the runtime was closed"
         return host.reset_error()
+    if isinstance(error, Aborted):
+        return host.reset_error()
     return error
 
 
@@ -193,25 +207,27 @@ async def close(host: Host, reason: str) -> None:
         if not host.dead:
             await _leave(host)
     except BaseException as error:
-        if isinstance(error, Exception):
+        if isinstance(error, Exception) and not host.dead:
             log.warning("actor %s was not closed cleanly", host.address, exc_info=True)
         host.reset(f"closing failed: {error!r}")
-        if not isinstance(error, Exception):
+        if not isinstance(error, (Exception, Aborted)):
             raise
 
 
 async def _stop(host: Host, reason: str) -> None:
     if host.kind.stop is None:
         return
-    token = object()
-    host.hold(token)
-    CURRENT.set(Call(host, token))
+    activity = Activity()
+    host.hold(activity)
+    CURRENT.set(Call(host, activity))
     task = asyncio.current_task()
     assert task is not None
     limit = host.node.clock.call_later(host.node.limits.stop_seconds, task.cancel)
     host.node.stopping.add(task)
     try:
-        await Segments(host, host.kind.stop.function(host.actor, reason), token)
+        await Segments(host, host.kind.stop.function(host.actor, reason), activity)
+        if host.background:
+            await host.background.over()
     except asyncio.CancelledError:
         task.uncancel()
         log.warning("stop() of actor %s took too long and was cancelled", host.address)
@@ -220,6 +236,7 @@ async def _stop(host: Host, reason: str) -> None:
     finally:
         host.node.stopping.discard(task)
         limit.cancel()
+        activity.end()
         if not host.dead:
             host.unhold()
 
@@ -238,10 +255,22 @@ async def _leave(host: Host) -> None:
         host.committed(turn, None)
     facts = host.actor._z0_facts()
     host.abandon("it was evicted", State.CLOSING)
+    if host.background:
+        host.background.cancel()
     try:
-        await node.threads.call(database.close)
+        await node.threads.call(partial(_close_file, database, purging(host)))
     finally:
         host.abandon("it was evicted", State.EVICTED)
         node.left(host)
     with contextlib.suppress(OSError):
         node.catalog.update(host.address, database.path.stat().st_size, facts, node.clock.now_us())
+
+
+def _close_file(database: Database, purge: Callable[[], None] | None) -> None:
+    try:
+        if purge is not None:
+            purge()
+    except BaseException:
+        database.abandon()
+        raise
+    database.close()

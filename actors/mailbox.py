@@ -8,6 +8,7 @@ from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from .call import Activity, Call
 from .errors import Overloaded
 from .handlers import Handler
 
@@ -16,10 +17,10 @@ if TYPE_CHECKING:
     from .limits import Limits
 
 
-class Message:
+class Message(Activity):
     """A call on its way to an actor."""
 
-    __slots__ = ("args", "context", "handler", "kept", "kwargs", "reply", "size", "task")
+    __slots__ = ("args", "begun", "context", "deadline", "handler", "kwargs", "reply", "size", "task")
 
     def __init__(
         self,
@@ -29,8 +30,11 @@ class Message:
         size: int,
         context: Context,
         reply: asyncio.Future[Any],
+        sender: Call | None = None,
+        deadline: float | None = None,
     ) -> None:
         """Arguments are the actor's own already; `size` is about how many bytes they hold."""
+        super().__init__(sender)
         self.handler = handler
         self.args = args
         self.kwargs = kwargs
@@ -38,7 +42,8 @@ class Message:
         self.context = context
         self.reply = reply
         self.task: asyncio.Task[None] | None = None
-        self.kept = False  # an earlier segment of it has written, which a reset does not take back
+        self.begun = False
+        self.deadline = deadline
 
 
 class Load:

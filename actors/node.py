@@ -30,6 +30,7 @@ from .names import Address, check_name
 from .rest import Rest
 from .room import Room
 from .threads import Threads
+from .watchdog import Watchdog
 
 A = TypeVar("A", bound=Actor)
 
@@ -73,6 +74,7 @@ class Node:
         self.dirty = 0  # actors with a turn that is not durable
         self.load = Load()
         self.calls = 0  # messages that wrote nothing
+        self.blocked = 0  # times that the loop was blocked for longer than Limits.blocked_seconds
         self.draining = False
         self.attentive = False  # somebody waits for an actor to rest
         self.room = Room(self, limits.open_files_max())
@@ -84,6 +86,7 @@ class Node:
         self._rested = asyncio.Event()
         self.loop: asyncio.AbstractEventLoop
         self.threads: Threads
+        self.watchdog: Watchdog
         self.catalog: Catalog
         self._lock: DirectoryLock
 
@@ -102,6 +105,7 @@ class Node:
             self._lock.release()
             raise
         self.clock.watch(self._busy)
+        self.watchdog = Watchdog(self)
 
     def _busy(self) -> bool:
         """Whether something will go on by itself, without time passing."""
@@ -259,6 +263,7 @@ class Node:
             await self._end("the runtime closed before it came to rest (close_seconds)")
             await self.catalog.close()
         finally:
+            self.watchdog.close()
             self.threads.close()
             self._lock.release()
 
@@ -287,6 +292,7 @@ class Node:
             await self._end("the runtime crashed")
             self.catalog.abandon()
         finally:
+            self.watchdog.close()
             self.threads.close()
             self._lock.release()
 

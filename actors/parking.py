@@ -10,6 +10,7 @@ from .clock import Timer
 from .database import Database
 from .errors import DatabaseFailure
 from .gates import Turn
+from .retention import purging
 from .threads import Work
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ class Parking:
             if error is not None:
                 host.storage_failed(DatabaseFailure(str(error)))
 
-        self.run(partial(host.database.checkpoint, wait=wait), done)
+        self.run(partial(_checkpoint, host.database, wait, purging(host)), done)
 
     async def over(self) -> None:
         """Return when no thread has the file (or the actor is dead)."""
@@ -155,3 +156,9 @@ class Parking:
                 host.storage_failed(DatabaseFailure(f"sync: {error}"))
 
         self.run(host.database.sync, done)
+
+
+def _checkpoint(database: Database, wait: bool, purge: Callable[[], None] | None) -> None:
+    if purge is not None:
+        purge()
+    database.checkpoint(wait=wait)

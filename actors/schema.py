@@ -11,7 +11,7 @@ ACTOR_SCHEMA = (
     # name '' is the unnamed alarm; times in microseconds since the epoch
     "CREATE TABLE z0_alarms(name TEXT PRIMARY KEY, due INTEGER NOT NULL, scheduled INTEGER NOT NULL,"
     " retries INTEGER NOT NULL DEFAULT 0, error TEXT) WITHOUT ROWID",
-    # replies of idempotent messages; arguments is a hash, reply is msgpack
-    "CREATE TABLE z0_replies(message TEXT NOT NULL, key TEXT NOT NULL, arguments BLOB NOT NULL,"
-    " reply BLOB NOT NULL, created INTEGER NOT NULL, PRIMARY KEY(message, key)) WITHOUT ROWID",
+    # replies of idempotent messages; arguments is a hash, reply is msgpack (last: who looks for old ones skips it)
+    "CREATE TABLE z0_replies(message TEXT NOT NULL, key TEXT NOT NULL, created INTEGER NOT NULL,"
+    " arguments BLOB NOT NULL, reply BLOB NOT NULL, PRIMARY KEY(message, key)) WITHOUT ROWID",
 )
