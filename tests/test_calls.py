@@ -313,15 +313,19 @@ async def test_a_message_whose_actor_opens_too_late_is_dropped(
 async def test_time_that_passed_unseen_counts_before_a_message_runs(
     runtime: z0.Runtime, world: World, clock: VirtualClock
 ) -> None:
-    def block_the_loop(room: Room) -> None:
-        clock._passed_us += 3_000_000  # no timer has had its turn yet
+    async def hold(room: Room) -> None:
+        async with room.block():
+            await world.go.wait()
+            clock._passed_us += 3_000_000  # no timer has had its turn yet
 
     room = runtime.get(Room, "a")
-    await room.read()
+    holding = asyncio.create_task(room.slowly(world.script(hold)))
+    await quiet()
     with runtime.deadline(2):
-        first = asyncio.create_task(room.at_once(world.script(block_the_loop)))
         late = [asyncio.create_task(room.put("k")), asyncio.create_task(room.put_slowly("s"))]
-    await asyncio.wait([first, *late])
+    await quiet()
+    world.go.set()
+    await asyncio.wait([holding, *late])
     assert [isinstance(task.exception(), z0.DeadlineExceeded) for task in late] == [True, True]
     assert await room.read() == {}
 
