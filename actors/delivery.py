@@ -70,7 +70,7 @@ class Delivery:
             host.node.rested(host)
 
     def _run_at_once(self, message: Message) -> None:
-        if message.deadline is not None and self.expired(message):
+        if self._is_over(message):
             return
         CURRENT.set(Call(self._host, message, message.deadline))  # in the message's own context
         message.begun = True
@@ -118,17 +118,15 @@ class Delivery:
         host = self._host
         while not host.dead and not host.gate.admits(message):
             await host.gate.wait()
-        if message.reply.done() or (message.deadline is not None and self.expired(message)):
+        if self._is_over(message):
             raise asyncio.CancelledError
 
-    def expired(self, message: Message) -> bool:
-        """Whether the message's deadline has passed; if so, its caller is told."""
-        host = self._host
-        assert message.deadline is not None
-        if host.node.clock.monotonic() < message.deadline:
-            return False
-        expire(message, str(host.address))
-        return True
+    def _is_over(self, message: Message) -> bool:
+        """Whether nobody waits for a message that has not begun: its caller has gone, or its deadline has passed."""
+        host, deadline = self._host, message.deadline
+        if deadline is not None and host.node.clock.monotonic() >= deadline:
+            expire(message, str(host.address))
+        return message.reply.done()
 
     def refuse_cycles(self) -> None:
         """The gate is held now: fail what waits here and could only be answered to who holds it."""

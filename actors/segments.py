@@ -51,6 +51,7 @@ class Segments:
             if thrown is not None:
                 if asyncio.isfuture(awaited):  # what it asked for must not happen without its writes
                     awaited.cancel()
+                    awaited.add_done_callback(_seen)
                 continue
             try:
                 yield awaited
@@ -78,3 +79,9 @@ class Segments:
         return self._coroutine.throw(
             RuntimeError("a handler must not wait inside storage.transaction(): await before or after the block")
         )
+
+
+def _seen(future: asyncio.Future[Any]) -> None:
+    """Take the outcome of what nobody waits for any more, so that asyncio does not complain."""
+    if not future.cancelled():
+        future.exception()

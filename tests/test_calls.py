@@ -330,6 +330,31 @@ async def test_time_that_passed_unseen_counts_before_a_message_runs(
     assert await room.read() == {}
 
 
+@pytest.mark.parametrize("gone", ["cancelled", "expired"])
+async def test_a_message_that_nobody_waits_for_any_more_never_begins(
+    runtime: z0.Runtime, clock: VirtualClock, gone: str
+) -> None:
+    room = runtime.get(Room, "a")
+    await room.read()
+    (host,) = runtime.node.hosts.values()
+    host.gate.parked, host.ready = True, False  # as while a thread commits
+    with runtime.deadline(2):
+        calls = [asyncio.create_task(call) for call in (room.put("k"), room.put_slowly("s"))]
+    await quiet()
+    for message in host.mailbox:
+        if gone == "cancelled":
+            message.reply.cancel()
+        else:
+            message.reply.set_exception(z0.DeadlineExceeded("Room/a", "put", started=False))
+    host.gate.parked = False
+    host.resume()  # before anybody has heard of it
+    outcomes = await asyncio.gather(*calls, return_exceptions=True)
+    await clock.settle()
+    expected = asyncio.CancelledError if gone == "cancelled" else z0.DeadlineExceeded
+    assert [type(outcome) for outcome in outcomes] == [expected] * 2
+    assert await room.read() == {}
+
+
 async def test_a_deadline_is_a_span_and_serves_one_block_at_a_time(runtime: z0.Runtime) -> None:
     for wrong in ("soon", -1, True, float("nan")):
         with pytest.raises(ValueError, match="not a span"):
