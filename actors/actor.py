@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 
 from .alarms import AlarmInfo
-from .clock import Clock, Timer, perf_ns
+from .background import wait_until
+from .call import CURRENT, Activity, Deadline
+from .clock import Clock, Span, Timer, perf_ns
+from .errors import Aborted
 from .schema import ACTOR_SCHEMA
-from .segments import CURRENT
 from .storage import Storage
 
 if TYPE_CHECKING:
     from .host import Host
 
 A = TypeVar("A", bound="Actor")
+T = TypeVar("T")
 
 
 class Actor:
@@ -73,6 +78,42 @@ class Actor:
         """
         return Block(self._z0_host)
 
+    def deadline(self, span: Span) -> Deadline:
+        """`with self.deadline("5 seconds"):` calls made inside answer within the span or raise DeadlineExceeded.
+
+        So do the calls that these make in turn. Deadlines nest, the earlier one wins. Raises ValueError.
+        """
+        return Deadline(self.clock, span)
+
+    @property
+    def time_left(self) -> float | None:
+        """Seconds until the deadline of the call that runs now, at least 0; None when it has none."""
+        call = CURRENT.get()
+        if call is None or call.deadline is None:
+            return None
+        return max(0.0, call.deadline - self.clock.monotonic())
+
+    def wait_until(self, work: Awaitable[T]) -> asyncio.Task[T]:
+        """Run a coroutine beside the messages, and keep the actor in memory until it ends.
+
+        As Durable Objects: waitUntil. It is neither gated nor rolled back, and bound by no caller's deadline. Its
+        error is logged. A reset cancels it; closing the runtime waits for it within `Limits.close_seconds`. Raises
+        TypeError for what cannot be awaited, ActorReset when this incarnation is over.
+        """
+        return wait_until(self._z0_host, work)
+
+    def abort(self, reason: str = "abort() was called", *, retry_alarm: bool = True) -> NoReturn:
+        """Reset the actor at once: uncommitted writes never happen, and the next message opens it anew.
+
+        As Durable Objects: ctx.abort. Every caller gets ActorReset with the reason; CommitUnknown where an earlier
+        segment of its message has written. What this raises is no Exception, so that the code ends here. A run of an
+        alarm that is under way is run again, or given up (`retry_alarm=False`).
+        """
+        if not retry_alarm:
+            self._z0_host.alarms.give_up()
+        self._z0_host.reset(reason)
+        raise Aborted(reason)
+
     def __repr__(self) -> str:
         """Class and name."""
         return f"<{type(self).__name__} {self.name!r}>"
@@ -81,25 +122,25 @@ class Actor:
 class Block:
     """The context of `Actor.block`."""
 
-    __slots__ = ("_host", "_message", "_timer")
+    __slots__ = ("_activity", "_host", "_timer")
 
     def __init__(self, host: Host) -> None:
         """Not held yet."""
         self._host = host
-        self._message: object = None
+        self._activity: Activity | None = None
         self._timer: Timer | None = None
 
     async def __aenter__(self) -> None:
         """Take the gate, after whoever has it."""
         host, call = self._host, CURRENT.get()
-        if call is None or call.host is not host:
+        if call is None or call.host is not host or call.activity is None:
             raise RuntimeError("block() is for the actor's own handlers")
-        self._message = call.message
-        if not host.dead and not host.gate.admits(self._message):
-            await self._gate()
+        activity = self._activity = call.activity
+        if not host.dead and not host.gate.admits(activity):
+            await self._gate(activity)
         if host.dead:
             raise host.reset_error()
-        host.hold(self._message)
+        host.hold(activity)
         self._timer = host.node.clock.call_later(host.node.limits.block_seconds, self._expired)
 
     async def __aexit__(
@@ -109,13 +150,13 @@ class Block:
         if self._timer is not None:
             self._timer.cancel()
         if error is not None:
-            self._host.reset(f"block() was left by {type(error).__name__}: {error}", spare=self._message)
+            self._host.reset(f"block() was left by {type(error).__name__}: {error}", spare=self._activity)
         if not self._host.dead:
             self._host.unhold()
 
-    async def _gate(self) -> None:
+    async def _gate(self, activity: Activity) -> None:
         host, since = self._host, perf_ns()
-        while not host.dead and not host.gate.admits(self._message):
+        while not host.dead and not host.gate.admits(activity):
             await host.gate.wait()
         host.node.metrics.gate_waited.add(perf_ns() - since)
 

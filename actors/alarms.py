@@ -86,7 +86,18 @@ class Run(msgspec.Struct, frozen=True):
 class Alarms:
     """When one actor wakes, and the run that is under way. One run at a time."""
 
-    __slots__ = ("_host", "_last_id", "_marking", "_outcomes", "busy", "due", "indexed", "running", "touched")
+    __slots__ = (
+        "_host",
+        "_last_id",
+        "_marking",
+        "_outcomes",
+        "busy",
+        "due",
+        "given_up",
+        "indexed",
+        "running",
+        "touched",
+    )
 
     def __init__(self, host: Host) -> None:
         """Nothing is known yet."""
@@ -97,6 +108,8 @@ class Alarms:
         self.due: int | None = None
         """When the next run is due, as of the last commit."""
         self.running: Run | None = None
+        self.given_up: Run | None = None
+        """The run that abort() ended for good, which its file does not say yet."""
         self.touched = False
         """The open turn may have changed `due`."""
         self.busy = False
@@ -270,9 +283,14 @@ class Alarms:
         self.running = Run(*run)
         return self.running
 
-    def finish(self, run: Run) -> None:
-        """The run went well: part of the handler's last segment."""
-        self._pass(run, "ok", None)
+    def give_up(self) -> None:
+        """The run that is under way ends with this incarnation, and is owed no more."""
+        self.given_up = self.running
+
+    async def abandon(self, run: Run) -> None:
+        """Have the file say that a run of a former incarnation is owed no more. Raises as `run`."""
+        await self._send(Handler("alarm", _abandon, False), run)
+        self._host.node.metrics.alarms["abandoned"] += 1
 
     def fail(self, run: Run, error: BaseException) -> str:
         """The run failed, and its last segment was taken back: retry it, or give it up; which of the two."""
@@ -280,7 +298,7 @@ class Alarms:
         address, name = self._host.address, run.name or "alarm"
         if run.retries >= RETRIES_MAX:
             log.error("%s of %s failed %d times and is given up", name, address, run.retries + 1, exc_info=error)
-            self._pass(run, "abandoned", text)
+            self.end(run, "abandoned", text)
             return "abandoned"
         delay = retry_seconds(run.retries + 1, self._host.node.clock.random)
         log.warning("%s of %s failed and is run again in %.1f s", name, address, delay, exc_info=error)
@@ -290,8 +308,8 @@ class Alarms:
         self._changed(due)
         return "retried"
 
-    def _pass(self, run: Run, outcome: str, error: str | None) -> None:
-        """Go on to the alarm's next time, or remove it."""
+    def end(self, run: Run, outcome: str, error: str | None) -> None:
+        """Go on from the run to the alarm's next time, or remove it; part of the open segment."""
         writes = self._host.writes
         rows = writes.rows(_RECURS, run.name, run.id)
         if not rows:
@@ -338,7 +356,7 @@ async def _run_alarm(actor: Any) -> str | None:
         await _limited(host, alarm.function(actor, info))
     else:
         await alarm.function(actor, info)
-    host.alarms.finish(run)
+    host.alarms.end(run, "ok", None)
     return "ok"
 
 
@@ -363,6 +381,11 @@ async def _limited(host: Host, running: Any) -> None:
         raise LimitExceeded(f"alarm() of {host.address} took more than {limit:g} seconds (alarm_seconds)") from None
     finally:
         timer.cancel()
+
+
+async def _abandon(actor: Any, run: Run) -> None:
+    host: Host = actor._z0_host
+    host.alarms.end(run, "abandoned", "abort(retry_alarm=False)")
 
 
 async def _note_failure(actor: Any, run: Run, error: BaseException) -> str:

@@ -24,6 +24,7 @@ decode = msgspec.msgpack.Decoder().decode
 """The value of msgpack bytes; structs come back as dicts unless decoded with their type."""
 
 _canonical = msgspec.msgpack.Encoder(order="deterministic").encode
+_canonical_json = msgspec.json.Encoder(order="deterministic").encode
 
 ATOMS = frozenset(
     {type(None), bool, int, float, str, bytes, complex, datetime, date, time, timedelta, timezone, Decimal, UUID}
@@ -34,6 +35,11 @@ ATOMS = frozenset(
 def digest(value: object) -> bytes:
     """32 bytes that are equal for equal values, whatever the order of their keys."""
     return blake2b(_canonical(value), digest_size=32).digest()
+
+
+def same_json(one: object, other: object) -> bool:
+    """Whether two JSON values are the same, types included: 1, 1.0 and true are not, the order of keys is none."""
+    return one == other and _canonical_json(one) == _canonical_json(other)
 
 
 def share(value: Any) -> Any:

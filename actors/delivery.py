@@ -5,13 +5,24 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from .errors import ActorReset, CommitUnknown, presentable
+from .call import CURRENT, Call, cycle
+from .errors import Aborted, ActorReset, CommitUnknown, DeadlineExceeded, presentable
 from .gates import Reply
 from .mailbox import Message
-from .segments import CURRENT, Call, Segments
+from .segments import Segments
 
 if TYPE_CHECKING:
     from .host import Host
+
+
+_RESET = (asyncio.CancelledError, ActorReset, Aborted, BaseExceptionGroup)
+"""What comes out of a handler whose actor was reset under it."""
+
+
+def expire(message: Message, actor: str) -> None:
+    """Tell the caller that the deadline has passed; a message that has not begun never will."""
+    if not message.reply.done():
+        message.reply.set_exception(DeadlineExceeded(actor, message.handler.name, message.begun))
 
 
 class Delivery:
@@ -62,7 +73,10 @@ class Delivery:
             host.node.rested(host)
 
     def _run_at_once(self, message: Message) -> None:
-        CURRENT.set(Call(self._host, message))  # in the message's own context
+        if self._is_over(message):
+            return
+        CURRENT.set(Call(self._host, message, message.deadline))  # in the message's own context
+        message.begun = True
         value: object = None
         error: Exception | None = None
         try:
@@ -72,22 +86,25 @@ class Delivery:
             if isinstance(caught, (KeyboardInterrupt, SystemExit)):
                 self._answer(message, value, error)
                 raise
+        message.end()
         self._answer(message, value, error)
 
     async def _run_task(self, message: Message) -> None:
         host = self._host
-        CURRENT.set(Call(host, message))
+        CURRENT.set(Call(host, message, message.deadline))
         value: object = None
         error: Exception | None = None
         fatal: BaseException | None = None
         try:
+            await self._admitted(message)
             coroutine = message.handler.function(host.actor, *message.args, **message.kwargs)
             value = await Segments(host, coroutine, message)
         except BaseException as caught:
             fatal = caught if isinstance(caught, (KeyboardInterrupt, SystemExit)) else None
             error = presentable(caught)
-            if host.dead and isinstance(caught, (asyncio.CancelledError, ActorReset)):
+            if host.dead and isinstance(caught, _RESET):
                 error = self._lost(message)
+        message.end()
         self.tasks.pop(message, None)
         if host.mailbox and host.mailbox[0] is message:  # it failed before its first segment
             host.mailbox.popleft()
@@ -99,6 +116,29 @@ class Delivery:
             host.node.rested(host)
         if fatal is not None:
             raise fatal
+
+    async def _admitted(self, message: Message) -> None:
+        """Return when the message may begin; it is cancelled when nobody waits for it any more."""
+        host = self._host
+        while not host.dead and not host.gate.admits(message):
+            await host.gate.wait()
+        if self._is_over(message):
+            raise asyncio.CancelledError
+
+    def _is_over(self, message: Message) -> bool:
+        """Whether nobody waits for a message that has not begun: its caller has gone, or its deadline has passed."""
+        host, deadline = self._host, message.deadline
+        if deadline is not None and host.node.clock.monotonic() >= deadline:
+            expire(message, str(host.address))
+        return message.reply.done()
+
+    def refuse_cycles(self) -> None:
+        """The gate is held now: fail what waits here and could only be answered to who holds it."""
+        host = self._host
+        for message in list(host.mailbox):
+            error = cycle(message.sender, host.node, host.address)
+            if error is not None and not message.reply.done():
+                message.reply.set_exception(error)
 
     def _lost(self, message: Message) -> ActorReset | CommitUnknown:
         """What a message is told whose actor was reset under it."""

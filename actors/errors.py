@@ -76,6 +76,34 @@ class LimitExceeded(Z0Error):
     """A limit of `Limits` was reached."""
 
 
+class CallCycle(Z0Error):
+    """A call back into an actor that holds its gate for the very call that asks: it could never be answered."""
+
+    def __init__(self, chain: tuple[str, ...]) -> None:
+        super().__init__(
+            f"{' -> '.join(chain)}: {chain[-1]} waits for this call inside block(), start() or stop(), where nothing "
+            "else is delivered to it; make the call before or after"
+        )
+        self.chain = chain
+
+
+class DeadlineExceeded(Z0Error):
+    """The deadline passed before the answer came.
+
+    `started` says whether the message had begun: if not, nothing of it was or will be done; if so, it goes on and
+    happens wholly or not at all.
+    """
+
+    retryable = True
+
+    def __init__(self, actor: str, message: str, started: bool) -> None:
+        what = "it goes on; call again with the same idempotency key" if started else "nothing was done; call again"
+        super().__init__(f"{actor}: {message} was not answered before its deadline; {what} with more time")
+        self.actor = actor
+        self.message = message
+        self.started = started
+
+
 class RuntimeClosed(Z0Error):
     """The runtime is closing or closed and takes no new messages."""
 
@@ -141,6 +169,13 @@ class InvalidMessage(Z0Error, TypeError):
 
 class DatabaseFailure(Exception):
     """The storage failed under us; nothing of the open transaction may be taken as stored. Stays in the engine."""
+
+
+class Aborted(BaseException):
+    """Takes the running code out of an actor that aborted itself. No Exception, so that nobody stops it by accident.
+
+    Stays in the engine: callers get ActorReset or CommitUnknown.
+    """
 
 
 class NotADatabase(DatabaseFailure):

@@ -13,11 +13,14 @@ import asyncio
 import types
 from collections import deque
 from collections.abc import Generator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from .errors import ActorReset, CommitUnknown
+
+if TYPE_CHECKING:
+    from .call import Activity
 
 
 @types.coroutine
@@ -38,13 +41,13 @@ class SharedFuture(asyncio.Future[None]):
 
 
 class InputGate:
-    """Who may run now. `holder` is the message inside `block()`; `parked` means that the file is in other hands."""
+    """Who may run now. `holder` is the activity inside `block()`; `parked` means that the file is in other hands."""
 
     __slots__ = ("depth", "held_ns", "holder", "parked", "waiters")
 
     def __init__(self) -> None:
         """An open gate."""
-        self.holder: object | None = None
+        self.holder: Activity | None = None
         self.depth = 0
         self.held_ns = 0  # when it was taken
         self.parked = False
@@ -55,9 +58,9 @@ class InputGate:
         """Whether a new message may enter."""
         return self.holder is None and not self.parked
 
-    def admits(self, message: object) -> bool:
-        """Whether the next segment of this message may run."""
-        return not self.parked and (self.holder is None or self.holder is message)
+    def admits(self, activity: Activity) -> bool:
+        """Whether the next segment of this activity may run."""
+        return not self.parked and (self.holder is None or self.holder is activity)
 
     def wait(self) -> asyncio.Future[None]:
         """A future that is done when it is worth asking again."""

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 
 import msgspec
 
-from .idempotency import key_parameter, once
+from .idempotency import Once, once, once_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -29,6 +29,8 @@ class Handler(msgspec.Struct, frozen=True):
     """Whether it may wait for something; if not, it can run in its caller's turn, without a task."""
     direct: Callable[[Any, tuple[Any, ...], dict[str, Any]], Any] | None = None
     """The same as a plain function of actor, args and kwargs; it keeps no argument, and shares nothing mutable."""
+    once: Once | None = None
+    """How it is idempotent, if it is."""
 
 
 class outside:
@@ -83,6 +85,6 @@ def handlers_of(cls: type, base: type) -> dict[str, Handler]:
 def _handler(
     name: str, function: Callable[..., Coroutine[Any, Any, Any]], direct: Callable[..., Any] | None
 ) -> Handler:
-    parameter = key_parameter(function)
-    run = function if parameter is None else once(name, function, parameter)
-    return Handler(name, run, can_suspend(function), direct)
+    mark = once_of(function)
+    run = function if mark is None else once(name, function, mark)
+    return Handler(name, run, can_suspend(function), direct, mark)

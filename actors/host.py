@@ -15,18 +15,19 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from .alarms import Alarms
+from .background import Background
+from .call import Activity, Call
 from .clock import perf_ns
 from .codec import ATOMS, share
 from .database import Database
 from .delivery import Delivery
-from .errors import ActorReset, CommitUnknown, DatabaseFailure, LimitExceeded, QueryError
+from .errors import Aborted, ActorReset, CommitUnknown, DatabaseFailure, LimitExceeded, QueryError
 from .gates import InputGate, Turn
 from .handlers import Handler
 from .mailbox import Mailbox
 from .names import Address
 from .outbox import Outbox
 from .parking import Gone, Parking
-from .segments import Call
 from .storage import Storage
 from .writes import Writes
 
@@ -54,8 +55,8 @@ class Host:
     """One live actor: its object, its file, its gates and its mailbox."""
 
     __slots__ = (
-        "actor", "address", "alarms", "call", "caller", "closed", "database", "delivery", "gate", "kind", "led",
-        "mailbox", "node", "outbox", "parking", "placed", "ready", "reason", "running", "running_keys", "state",
+        "actor", "address", "alarms", "background", "call", "caller", "closed", "database", "delivery", "gate", "kind",
+        "led", "mailbox", "node", "outbox", "parking", "placed", "ready", "reason", "running", "running_keys", "state",
         "storage", "streak", "turn", "unindexed", "used", "version", "writes",
     )  # fmt: skip
 
@@ -75,6 +76,7 @@ class Host:
         self.gate = InputGate()
         self.delivery = Delivery(self)
         self.outbox = Outbox(self)
+        self.background: Background | None = None
         self.parking = Parking(self)
         self.alarms = Alarms(self)
         self.unindexed = False  # the catalogue must learn of an alarm before the turn is committed
@@ -122,6 +124,7 @@ class Host:
             and not self.running
             and not self.outbox
             and not self.alarms.busy
+            and not self.background
             and self.gate.free
         )
 
@@ -158,6 +161,8 @@ class Host:
             if writes.loose:
                 self._finish()
             return value
+        except Aborted:
+            raise self.reset_error() from None
         except BaseException:
             self._undo()
             raise
@@ -171,9 +176,9 @@ class Host:
             self._finish()
         self.writes.segment += 1
 
-    def enter(self, message: object) -> None:
+    def enter(self, activity: Activity) -> None:
         """Begin a segment of a handler that may wait."""
-        if self.mailbox and self.mailbox[0] is message:
+        if self.mailbox and self.mailbox[0] is activity:
             self.mailbox.begin()
         self.writes.segment += 1
         self.writes.lone = self.led = False
@@ -326,7 +331,7 @@ class Host:
         """What whoever still uses this incarnation gets."""
         return ActorReset(str(self.address), self.reason)
 
-    def reset(self, reason: str, spare: object = None) -> None:
+    def reset(self, reason: str, spare: Activity | None = None) -> None:
         """Drop the memory; the next message opens the actor anew. `spare`: a message that answers for itself."""
         if self.dead:
             return
@@ -340,6 +345,8 @@ class Host:
             turn.settle(self.reset_error())
         self.delivery.discard(spare)
         self.outbox.discard()
+        if self.background is not None:
+            self.background.cancel()
         self.gate.wake()
         self.node.forget(self)
         self.node.wakeups.lost(self)
@@ -359,15 +366,17 @@ class Host:
 
     # Blocks
 
-    def hold(self, message: object) -> None:
-        """Take the input gate for this message. Raises LimitExceeded when it is nested too deeply."""
+    def hold(self, activity: Activity) -> None:
+        """Take the input gate for this activity. Raises LimitExceeded when it is nested too deeply."""
         if self.gate.depth >= self.node.limits.block_depth:
             raise LimitExceeded(f"block() is nested {self.gate.depth} deep (block_depth)")
         if self.gate.depth == 0:
             self.gate.held_ns = perf_ns()
-        self.gate.holder = message
+        self.gate.holder = activity
         self.gate.depth += 1
         self.ready = False
+        if self.mailbox:
+            self.delivery.refuse_cycles()
 
     def unhold(self) -> None:
         """Give the input gate back, once."""

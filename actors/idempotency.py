@@ -10,41 +10,59 @@ from typing import Any, TypeVar, get_type_hints
 import msgspec
 
 from . import codec
+from .clock import Span, seconds
 from .errors import IdempotencyConflict
+from .retention import to_us
 
 Function = Callable[..., Coroutine[Any, Any, Any]]
 F = TypeVar("F", bound=Function)
 
 _MARK = "__z0_idempotent__"
-_GET = "SELECT arguments, reply FROM z0_replies WHERE message = ? AND key = ?"
-_PUT = "INSERT INTO z0_replies VALUES(?, ?, ?, ?, ?)"
+_GET = "SELECT arguments, reply, created FROM z0_replies WHERE message = ? AND key = ?"
+_PUT = "INSERT OR REPLACE INTO z0_replies(message, key, arguments, reply, created) VALUES(?, ?, ?, ?, ?)"
 
 
-def idempotent(key: str) -> Callable[[F], F]:
+class Once(msgspec.Struct, frozen=True):
+    """How a message is idempotent."""
+
+    parameter: str
+    """Which parameter takes the key."""
+    retention: float | None
+    """Seconds that a reply counts; None: `Limits.idempotency_seconds`."""
+
+
+def idempotent(key: str, *, retention: Span | None = None) -> Callable[[F], F]:
     """Make a message answer a repeated call from its first reply; `key` names the parameter with the caller's key.
 
     The reply and a hash of the other arguments are stored in the message's own transaction. The same key again
     returns that reply before the body runs; with other arguments it raises IdempotencyConflict. A message that
     raises stores nothing. Replies come back as the type that the message is annotated to return.
+
+    A reply counts for `retention` ("30 days"; default: `Limits.idempotency_seconds`) and is deleted some time after
+    that; then the message runs anew. Raises TypeError without such a parameter, ValueError for an impossible span.
     """
+    kept = None if retention is None else seconds(retention)
+    if kept == 0:
+        raise ValueError("retention must be more than 0; leave the decorator away to keep no reply")
 
     def mark(function: F) -> F:
         if key not in inspect.signature(function).parameters:
             raise TypeError(f"{function.__qualname__} has no parameter {key!r} to take the idempotency key from")
-        setattr(function, _MARK, key)
+        setattr(function, _MARK, Once(key, kept))
         return function
 
     return mark
 
 
-def key_parameter(function: object) -> str | None:
-    """The parameter that holds the idempotency key of a message, if it is idempotent."""
+def once_of(function: object) -> Once | None:
+    """How a message is idempotent, if it is."""
     return getattr(function, _MARK, None)
 
 
-def once(message: str, function: Function, parameter: str) -> Function:
+def once(message: str, function: Function, mark: Once) -> Function:
     """The message as it runs in the actor: from the stored reply when there is one."""
     signature = inspect.signature(function)
+    parameter = mark.parameter
     decode = msgspec.msgpack.Decoder(_reply_type(function)).decode
 
     async def run(actor: Any, *args: Any, **kwargs: Any) -> Any:
@@ -59,7 +77,10 @@ def once(message: str, function: Function, parameter: str) -> Function:
         running: dict[tuple[str, str], asyncio.Future[None]] = host.running_keys
         while (message, key) in running:  # only a message that suspends can be met half-way
             await asyncio.shield(running[message, key])
-        for stored, reply in host.writes.rows(_GET, message, key):
+        for stored, reply, created in host.writes.rows(_GET, message, key):
+            kept = host.node.limits.idempotency_seconds if mark.retention is None else mark.retention
+            if actor.clock.now_us() - created >= to_us(kept):
+                break
             if stored != hashed:
                 raise IdempotencyConflict(key, f"arguments of {message}")
             return decode(reply)

@@ -17,6 +17,8 @@ class Kind:
         self.cls = cls
         self.namespace = check_name(cls.namespace or cls.__name__, "namespace")
         self.handlers = handlers_of(cls, Actor)
+        self.retentions = {name: it.once.retention for name, it in self.handlers.items() if it.once is not None}
+        """Seconds that replies of idempotent messages are kept; None: as `Limits` say."""
         self.stub_class = stub_class(cls, self.handlers)
         self.start = _hook(cls, "start")
         self.stop = _hook(cls, "stop")

@@ -6,18 +6,21 @@ import asyncio
 import contextlib
 import logging
 import os
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import cast
 
 from .alarm_index import ACTIVE
-from .database import Database
-from .errors import ActorFileError, DatabaseFailure, NotADatabase, QueryError, presentable
+from .call import CURRENT, Activity, Call
+from .database import Database, Value
+from .errors import Aborted, ActorFileError, DatabaseFailure, NotADatabase, QueryError, presentable
 from .files import create_file, make_folder
 from .host import Host, State
 from .names import file_path
+from .retention import purging
 from .schema import SCHEMA_VERSION, UPGRADES
-from .segments import CURRENT, Call, Segments
+from .segments import Segments
 
 log = logging.getLogger("z0.actors")
 
@@ -32,6 +35,7 @@ def open_now(host: Host) -> bool:
         return False
     if not path.exists() or not node.catalog.has(host.address) or not node.room.take(host):
         return False
+    sender = CURRENT.set(host.call)
     try:
         _construct(host, *_open_file(host, path))
         if kind.start is not None:
@@ -42,6 +46,8 @@ def open_now(host: Host) -> bool:
         if told is error:
             raise
         raise told from error
+    finally:
+        CURRENT.reset(sender)
     _opened(host)
     return True
 
@@ -49,6 +55,7 @@ def open_now(host: Host) -> bool:
 async def open_later(host: Host) -> None:
     """Open an actor, waiting for its predecessor, for a free slot, for its file to be made and for `start()`."""
     node = host.node
+    CURRENT.set(host.call)
     try:
         while (predecessor := node.closing.get(host.address)) is not None:
             await asyncio.shield(predecessor.closed)
@@ -77,7 +84,7 @@ async def open_later(host: Host) -> None:
             await _start(host)
     except BaseException as error:
         fail_opening(host, error)
-        if not isinstance(error, Exception):
+        if not isinstance(error, (Exception, Aborted)):
             raise
         return
     if not host.dead:
@@ -91,7 +98,10 @@ def _path(host: Host) -> Path:
 
 def _image(host: Host) -> bytes:
     tenant, namespace, name = host.address
-    return host.kind.image({"schema": SCHEMA_VERSION, "tenant": tenant, "namespace": namespace, "name": name})
+    meta: dict[str, Value] = {"schema": SCHEMA_VERSION, "tenant": tenant, "namespace": namespace, "name": name}
+    if host.kind.retentions:
+        meta["purged"] = host.node.clock.now_us()
+    return host.kind.image(meta)
 
 
 def _create(path: Path, image: bytes) -> None:
@@ -168,10 +178,12 @@ def _upgrade(database: Database, version: int) -> int:
 async def _start(host: Host) -> None:
     start = host.kind.start
     assert start is not None
-    token = object()
-    CURRENT.set(Call(host, token))
-    host.hold(token)
-    await Segments(host, start.function(host.actor), token)
+    first = host.mailbox[0] if host.mailbox else None
+    activity = Activity(None if first is None else first.sender)
+    CURRENT.set(Call(host, activity))
+    host.hold(activity)
+    await Segments(host, start.function(host.actor), activity)
+    activity.end()
     host.unhold()
 
 
@@ -202,6 +214,8 @@ def _as_told(host: Host, error: BaseException) -> BaseException:
     if isinstance(error, asyncio.CancelledError):
         host.reason = "the runtime was closed"
         return host.reset_error()
+    if isinstance(error, Aborted):
+        return host.reset_error()
     return error
 
 
@@ -217,25 +231,27 @@ async def close(host: Host, reason: str) -> None:
             await _leave(host)
             host.node.metrics.evictions[reason] += 1
     except BaseException as error:
-        if isinstance(error, Exception):
+        if isinstance(error, Exception) and not host.dead:
             log.warning("actor %s was not closed cleanly", host.address, exc_info=True)
         host.reset(f"closing failed: {error!r}")
-        if not isinstance(error, Exception):
+        if not isinstance(error, (Exception, Aborted)):
             raise
 
 
 async def _stop(host: Host, reason: str) -> None:
     if host.kind.stop is None:
         return
-    token = object()
-    host.hold(token)
-    CURRENT.set(Call(host, token))
+    activity = Activity()
+    host.hold(activity)
+    CURRENT.set(Call(host, activity))
     task = asyncio.current_task()
     assert task is not None
     limit = host.node.clock.call_later(host.node.limits.stop_seconds, task.cancel)
     host.node.stopping.add(task)
     try:
-        await Segments(host, host.kind.stop.function(host.actor, reason), token)
+        await Segments(host, host.kind.stop.function(host.actor, reason), activity)
+        if host.background:
+            await host.background.over()
     except asyncio.CancelledError:
         task.uncancel()
         log.warning("stop() of actor %s took too long and was cancelled", host.address)
@@ -244,6 +260,7 @@ async def _stop(host: Host, reason: str) -> None:
     finally:
         host.node.stopping.discard(task)
         limit.cancel()
+        activity.end()
         if not host.dead:
             host.unhold()
 
@@ -262,8 +279,10 @@ async def _leave(host: Host) -> None:
         host.committed(turn, None)
     facts = host.actor._z0_facts()
     host.abandon("it was evicted", State.CLOSING)
+    if host.background:
+        host.background.cancel()
     try:
-        await node.threads.call(partial(node.file_ops.close, host.address, database))
+        await node.threads.call(partial(_close_file, host, purging(host)))
         _list(host, facts)
     finally:
         host.abandon("it was evicted", State.EVICTED)
@@ -278,3 +297,14 @@ def _list(host: Host, facts: int | None) -> None:
         node.catalog.update(host.address, size, facts, host.version, node.clock.now_us())
     if host.kind.alarm is not None:
         node.alarm_index.left(host.address, due, partial(node.wakeups.evicted, due))
+
+
+def _close_file(host: Host, purge: Callable[[], None] | None) -> None:
+    """Runs in a thread."""
+    try:
+        if purge is not None:
+            purge()
+    except BaseException:
+        host.database.abandon()
+        raise
+    host.node.file_ops.close(host.address, host.database)

@@ -51,6 +51,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """WAL pages after which a busy actor is parked for a checkpoint."""
     checkpoint_pages_max: int = 4_000
     """WAL pages after which the checkpoint also waits for readers."""
+    blocked_seconds: float = 1.0
+    """A segment that blocks the event loop for longer is logged, with its stack; 0: never."""
+    idempotency_seconds: float = 30 * 86_400.0
+    """How long the reply of an idempotent message counts, unless the message says otherwise."""
     snapshot_facts: int = 1_000
     """Facts between two snapshots of a projection: bounds the fold when an actor is opened."""
 

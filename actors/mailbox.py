@@ -8,6 +8,7 @@ from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from .call import Activity, Call
 from .clock import perf_ns
 from .errors import Overloaded
 from .handlers import Handler
@@ -18,10 +19,10 @@ if TYPE_CHECKING:
     from .metrics import Metrics
 
 
-class Message:
+class Message(Activity):
     """A call on its way to an actor."""
 
-    __slots__ = ("accepted_ns", "args", "context", "handler", "kept", "kwargs", "reply", "size", "task")
+    __slots__ = ("accepted_ns", "args", "begun", "context", "deadline", "handler", "kwargs", "reply", "size", "task")
 
     def __init__(
         self,
@@ -31,8 +32,11 @@ class Message:
         size: int,
         context: Context,
         reply: asyncio.Future[Any],
+        sender: Call | None = None,
+        deadline: float | None = None,
     ) -> None:
         """Arguments are the actor's own already; `size` is about how many bytes they hold."""
+        super().__init__(sender)
         self.handler = handler
         self.args = args
         self.kwargs = kwargs
@@ -41,7 +45,8 @@ class Message:
         self.reply = reply
         self.task: asyncio.Task[None] | None = None
         self.accepted_ns = 0
-        self.kept = False  # an earlier segment of it has written, which a reset does not take back
+        self.begun = False
+        self.deadline = deadline
 
 
 class Load:
@@ -87,7 +92,9 @@ class Mailbox(deque[Message]):
 
     def begin(self) -> None:
         """Take the first message out: it begins."""
-        self._metrics.queued.add(perf_ns() - self.popleft().accepted_ns)
+        message = self.popleft()
+        message.begun = True
+        self._metrics.queued.add(perf_ns() - message.accepted_ns)
 
     def _answered(self, message: Message, _reply: asyncio.Future[Any]) -> None:
         self.bytes -= message.size

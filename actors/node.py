@@ -35,6 +35,7 @@ from .rest import Rest
 from .room import Room
 from .threads import Threads
 from .wakeups import Wakeups
+from .watchdog import Watchdog
 
 A = TypeVar("A", bound=Actor)
 
@@ -95,6 +96,7 @@ class Node:
         self._rested = asyncio.Event()
         self.loop: asyncio.AbstractEventLoop
         self.threads: Threads
+        self.watchdog: Watchdog
         self.catalog: Catalog
         self.alarm_index: AlarmIndex
         self._lock: DirectoryLock
@@ -117,6 +119,7 @@ class Node:
             raise
         self._look_again = self.clock.watch(self._busy)
         self._opened = True
+        self.watchdog = Watchdog(self)
         self.wakeups.look(unclean=True)
 
     def _busy(self) -> bool:
@@ -294,6 +297,7 @@ class Node:
             await self._end("the runtime closed before it came to rest (close_seconds)")
             await self.catalog.close()
         finally:
+            self.watchdog.close()
             self.threads.close()
             self._lock.release()
 
@@ -335,6 +339,7 @@ class Node:
             await self._end(_CRASHED)
             self.catalog.abandon()
         finally:
+            self.watchdog.close()
             self.threads.close()
             self._lock.release()
 

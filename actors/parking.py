@@ -10,6 +10,7 @@ from .clock import Timer
 from .database import Database
 from .errors import DatabaseFailure
 from .gates import Turn
+from .retention import purging
 from .threads import Work
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ class Parking:
             else:
                 host.node.metrics.checkpoints += 1
 
-        self.run(partial(host.node.file_ops.checkpoint, host.address, host.database, wait=wait), done)
+        self.run(partial(_checkpoint, host, wait, purging(host)), done)
 
     async def over(self) -> None:
         """Return when no thread has the file (or the actor is dead)."""
@@ -157,3 +158,10 @@ class Parking:
                 host.storage_failed(DatabaseFailure(f"sync: {error}"))
 
         self.run(host.database.sync, done)
+
+
+def _checkpoint(host: Host, wait: bool, purge: Callable[[], None] | None) -> None:
+    """Runs in a thread."""
+    if purge is not None:
+        purge()
+    host.node.file_ops.checkpoint(host.address, host.database, wait=wait)

@@ -40,7 +40,7 @@ class Rest:
         self._timer = None
         self.tick += 1
         self.look()
-        if any(host.is_open and not host.delivery.tasks for host in self._node.hosts.values()):
+        if any(host.is_open and not (host.delivery.tasks or host.background) for host in self._node.hosts.values()):
             self.watch()  # else whoever comes to rest has us look again
 
     def look(self) -> None:

@@ -24,9 +24,9 @@ ACTOR_SCHEMA = (
     "CREATE TABLE z0_meta(key TEXT PRIMARY KEY, value) WITHOUT ROWID",
     "CREATE TABLE z0_kv(key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID",
     _ALARMS,
-    # replies of idempotent messages; arguments is a hash, reply is msgpack
-    "CREATE TABLE z0_replies(message TEXT NOT NULL, key TEXT NOT NULL, arguments BLOB NOT NULL,"
-    " reply BLOB NOT NULL, created INTEGER NOT NULL, PRIMARY KEY(message, key)) WITHOUT ROWID",
+    # replies of idempotent messages; arguments is a hash, reply is msgpack (last: who looks for old ones skips it)
+    "CREATE TABLE z0_replies(message TEXT NOT NULL, key TEXT NOT NULL, created INTEGER NOT NULL,"
+    " arguments BLOB NOT NULL, reply BLOB NOT NULL, PRIMARY KEY(message, key)) WITHOUT ROWID",
 )
 
 UPGRADES = {

@@ -9,50 +9,34 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Generator
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from .clock import perf_ns
-from .mailbox import Message
 
 if TYPE_CHECKING:
+    from .call import Activity
     from .host import Host
-
-
-class Call:
-    """Which message of which actor the running code belongs to; travels in the context to what it starts."""
-
-    __slots__ = ("host", "message")
-
-    def __init__(self, host: Host, message: object) -> None:
-        """The message that `host` runs."""
-        self.host = host
-        self.message = message
-
-
-CURRENT: ContextVar[Call | None] = ContextVar("z0_current", default=None)
-"""The call that this context belongs to; None outside of actors."""
 
 
 class Segments:
     """Awaiting it runs the coroutine as segments of its host. Raises what the coroutine raises."""
 
-    __slots__ = ("_coroutine", "_host", "_message")
+    __slots__ = ("_activity", "_coroutine", "_host")
 
-    def __init__(self, host: Host, coroutine: Coroutine[Any, Any, Any], message: object) -> None:
-        """`message` is who holds the gate inside `block()`."""
+    def __init__(self, host: Host, coroutine: Coroutine[Any, Any, Any], activity: Activity) -> None:
+        """`activity` is who holds the gate inside `block()`."""
         self._host = host
         self._coroutine = coroutine
-        self._message = message
+        self._activity = activity
 
     def __await__(self) -> Generator[Any, None, Any]:
         """Drive."""
         host, coroutine = self._host, self._coroutine
         thrown: BaseException | None = None
         while True:
-            if not host.dead and not host.gate.admits(self._message):
+            if not host.dead and not host.gate.admits(self._activity):
                 thrown = yield from self._wait_at_gate(thrown)
-            host.enter(self._message)
+            host.enter(self._activity)
             try:
                 awaited = coroutine.send(None) if thrown is None else coroutine.throw(thrown)
                 while host.writes.depth:
@@ -64,6 +48,9 @@ class Segments:
                 raise
             thrown = self._end_segment()
             if thrown is not None:
+                if asyncio.isfuture(awaited):  # what it asked for must not happen without its writes
+                    awaited.cancel()
+                    awaited.add_done_callback(_seen)
                 continue
             try:
                 yield awaited
@@ -76,7 +63,7 @@ class Segments:
     def _wait_at_gate(self, thrown: BaseException | None) -> Generator[Any, None, BaseException | None]:
         """Return when the gate lets the segment in; what to throw into it then."""
         host, since = self._host, perf_ns()
-        while not host.dead and not host.gate.admits(self._message):
+        while not host.dead and not host.gate.admits(self._activity):
             try:
                 yield from host.gate.wait()
             except asyncio.CancelledError as cancelled:  # it is the handler's, and waits with it
@@ -90,8 +77,8 @@ class Segments:
         wrote = writes.wrote == writes.segment
         try:
             self._host.leave()
-            if wrote and isinstance(self._message, Message):
-                self._message.kept = True
+            if wrote:
+                self._activity.kept = True
         except Exception as error:
             self._host.fail_segment()
             return error
@@ -102,3 +89,9 @@ class Segments:
         return self._coroutine.throw(
             RuntimeError("a handler must not wait inside storage.transaction(): await before or after the block")
         )
+
+
+def _seen(future: asyncio.Future[Any]) -> None:
+    """Take the outcome of what nobody waits for any more, so that asyncio does not complain."""
+    if not future.cancelled():
+        future.exception()

@@ -11,16 +11,18 @@ import asyncio
 from asyncio import current_task
 from collections.abc import Callable, Coroutine
 from contextvars import copy_context
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
+from .call import CURRENT, cycle, waiting
 from .codec import share, weigh
-from .errors import InvalidMessage, presentable
+from .delivery import expire
+from .errors import DeadlineExceeded, InvalidMessage, presentable
 from .gates import pass_once
 from .handlers import Handler
 from .host import Host
 from .mailbox import Message
 from .names import Address
-from .segments import CURRENT
 
 if TYPE_CHECKING:
     from .kind import Kind
@@ -157,24 +159,39 @@ STREAK_MAX = 4
 
 
 async def _post(stub: Stub, handler: Handler, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Send through the mailbox, opening the actor when it is not live."""
-    node = stub._z0_node
+    """Send through the mailbox, opening the actor when it is not live. Raises CallCycle, DeadlineExceeded."""
+    node, address = stub._z0_node, stub._z0_address
     call = CURRENT.get()
-    sender = stub._z0_sender or (call.host if call is not None else None)
+    sender, deadline = stub._z0_sender, None
+    if call is not None:
+        sender, deadline = sender or call.host, call.deadline
     try:
         args, kwargs = share(args), share(kwargs)
     except RecursionError:
         raise InvalidMessage(f"arguments of {handler.name} are nested too deeply, or in a circle") from None
     node.admit(sender)
+    if deadline is not None and deadline <= node.clock.monotonic():
+        raise DeadlineExceeded(str(address), handler.name, started=False)
     reply: asyncio.Future[Any] = node.loop.create_future()
-    message = Message(handler, args, kwargs, weigh(args, kwargs), copy_context(), reply)
+    size = weigh(args, kwargs)
+    message = Message(handler, args, kwargs, size, copy_context(), reply, waiting(call), deadline)
 
     def deliver() -> None:
-        host = stub._z0_host = node.host(stub._z0_kind, stub._z0_address)
+        error = cycle(message.sender, node, address)
+        if error is not None:
+            raise error
+        host = stub._z0_host = node.host(stub._z0_kind, address)
         host.delivery.accept(message)
 
     if sender is None:
         deliver()
     else:
         sender.outbox.send(deliver, reply)
-    return await reply
+    if deadline is None:
+        return await reply
+    left = max(0.0, deadline - node.clock.monotonic())
+    timer = node.clock.call_later(left, partial(expire, message, str(address)))
+    try:
+        return await reply
+    finally:
+        timer.cancel()

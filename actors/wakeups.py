@@ -112,14 +112,25 @@ class Wakeups:
         try:
             await host.alarms.run()
         except Exception as error:
-            log.warning("alarms of %s could not run: %s", host.address, error)
-            self._later(host.kind, host.address)
+            await self._failed(host, error)
         else:
             self._failures.pop(host.address, None)
             if opened and self._looking is not None and host.idle:
                 self._node.evict(host, "room")  # others are due, and this one was opened for its alarms only
         finally:
             self.began(host.address)
+
+    async def _failed(self, host: Host, error: Exception) -> None:
+        """An actor could not run its alarms: later; but a run that abort() has given up is ended first."""
+        run = host.alarms.given_up
+        try:
+            if run is not None and not self._node.draining:
+                await self._node.host(host.kind, host.address).alarms.abandon(run)
+                return
+        except Exception as other:
+            error = other
+        log.warning("alarms of %s could not run: %s", host.address, error)
+        self._later(host.kind, host.address)
 
     def began(self, address: Address) -> None:
         """An actor that was opened for its alarms has begun to run them: another may be opened."""

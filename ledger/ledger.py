@@ -16,6 +16,7 @@ from typing import Any, Unpack, cast
 from msgspec.structs import astuple
 
 from z0.actors.clock import Clock
+from z0.actors.codec import same_json
 from z0.actors.database import Row
 from z0.actors.errors import CommitUnknown, ConstraintFailed, IdempotencyConflict, QueryError
 from z0.actors.names import Address
@@ -130,7 +131,9 @@ class Ledger:
         if row[17] == new.text and content(row) == content_of(new):  # as a rule to the letter
             return make_fact(f"{self._prefix}{row[0]}", *row[:17], new.data, row[18])
         fact = fact_of(self._prefix, row)
-        differs = [name for name in (*CONTENT, "data") if getattr(fact, name) != getattr(new, name)]
+        differs = [name for name in CONTENT if getattr(fact, name) != getattr(new, name)]
+        if not same_json(fact.data, new.data):
+            differs.append("data")
         if differs:
             raise IdempotencyConflict(new.idempotency_key, f"fact {fact.id}: {', '.join(differs)}")
         return fact

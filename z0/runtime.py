@@ -10,8 +10,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from z0.actors.actor import Actor
+from z0.actors.call import Deadline
 from z0.actors.catalog import ActorInfo
-from z0.actors.clock import Clock, SystemClock
+from z0.actors.clock import Clock, Span, SystemClock
 from z0.actors.durability import Mode
 from z0.actors.limits import Limits
 from z0.actors.names import DEFAULT_TENANT, Address, check_name
@@ -37,6 +38,14 @@ class Tenant:
         Creates nothing; the first message does. Raises InvalidName, NamespaceConflict.
         """
         return self.node.stub(cls, name, self.id, None)
+
+    def deadline(self, span: Span) -> Deadline:
+        """`with runtime.deadline("5 seconds"):` calls made inside answer within the span or raise DeadlineExceeded.
+
+        It travels with them through all the calls that actors make for them. Deadlines nest, the earlier one wins.
+        The block itself is not interrupted. Raises ValueError for what is no span.
+        """
+        return Deadline(self.node.clock, span)
 
     async def list(
         self, cls: type[Actor], *, prefix: str = "", after: str | None = None, limit: int = 100

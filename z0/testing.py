@@ -161,6 +161,7 @@ class _Timer:
 
     def cancel(self) -> None:
         self.cancelled = True
+        self.callback = bool  # let go of what the other one holds
 
     def __lt__(self, other: _Timer) -> bool:
         return (self.due, self.order) < (other.due, other.order)
