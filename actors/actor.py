@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from .clock import Clock, Timer
+from .migrations import Migration
 from .schema import ACTOR_SCHEMA
 from .segments import CURRENT
 from .storage import Storage
@@ -25,6 +27,13 @@ class Actor:
 
     namespace: ClassVar[str | None] = None
     """What the class is called on disk; None: the class's name. Set it to rename the class."""
+
+    migrations: ClassVar[Sequence[Migration]] = ()
+    """SQL texts, and functions of the storage, that bring an actor's file up to this class.
+
+    Each runs once, in order, all pending ones in one transaction, before the constructor. Never change one that has
+    run anywhere; append another. A failure is `MigrationFailed`, and the next message tries anew.
+    """
 
     _z0_schema: ClassVar[tuple[str, ...]] = ACTOR_SCHEMA
     _z0_host: Host

@@ -102,6 +102,8 @@ class Turn(msgspec.Struct, eq=False):
     waiting: int = 0
     bytes: int = 0
     settling: SharedFuture | None = None
+    confirmed: bool = True
+    """Whether what the actor says must wait for it; False: all its writes were made with `allow_unconfirmed`."""
 
     @property
     def awaited(self) -> bool:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .codec import ATOMS, share
@@ -21,6 +22,7 @@ from .errors import ActorReset, CommitUnknown, DatabaseFailure, LimitExceeded, Q
 from .gates import InputGate, Turn
 from .handlers import Handler
 from .mailbox import Mailbox
+from .migrations import migrate
 from .names import Address
 from .outbox import Outbox
 from .parking import Gone, Parking
@@ -54,7 +56,7 @@ class Host:
     __slots__ = (
         "actor", "address", "call", "caller", "closed", "database", "delivery", "gate", "kind", "led", "mailbox",
         "node", "outbox", "parking", "placed", "ready", "reason", "running", "running_keys", "state", "storage",
-        "streak", "turn", "used", "writes",
+        "streak", "turn", "used", "version", "writes",
     )  # fmt: skip
 
     def __init__(self, node: Node, kind: Kind, address: Address) -> None:
@@ -77,6 +79,7 @@ class Host:
         self.mailbox = Mailbox(address, node.limits, node.load)
         self.running_keys: dict[tuple[str, str], asyncio.Future[None]] = {}
         self.used = 0
+        self.version = 0  # migrations that the file has had
         self.reason = ""
         self.placed = False  # has a place among the open files
         self.closed = node.loop.create_future()
@@ -89,7 +92,7 @@ class Host:
         """Give the host its open file."""
         self.database = database
         self.writes = Writes(self, database)
-        self.storage = Storage(self.writes, self.sync)
+        self.storage = Storage(self.writes, self.sync, partial(migrate, self, 0))
 
     @property
     def dead(self) -> bool:

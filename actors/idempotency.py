@@ -45,7 +45,8 @@ def key_parameter(function: object) -> str | None:
 def once(message: str, function: Function, parameter: str) -> Function:
     """The message as it runs in the actor: from the stored reply when there is one."""
     signature = inspect.signature(function)
-    decode = msgspec.msgpack.Decoder(_reply_type(function)).decode
+    kind = _reply_type(function)
+    msgspec.msgpack.Decoder(kind)  # raises TypeError for what msgspec can never decode
 
     async def run(actor: Any, *args: Any, **kwargs: Any) -> Any:
         bound = signature.bind(actor, *args, **kwargs)
@@ -62,7 +63,7 @@ def once(message: str, function: Function, parameter: str) -> Function:
         for stored, reply in host.writes.rows(_GET, message, key):
             if stored != hashed:
                 raise IdempotencyConflict(key, f"arguments of {message}")
-            return decode(reply)
+            return codec.decode(reply) if kind is Any else codec.decode_as(reply, kind, f"the reply of {message}")
         done = running[message, key] = asyncio.get_running_loop().create_future()
         try:
             reply = await function(actor, *args, **kwargs)
