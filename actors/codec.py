@@ -24,6 +24,7 @@ _canonical = msgspec.msgpack.Encoder(order="deterministic").encode
 
 ATOMS = frozenset(
     {type(None), bool, int, float, str, bytes, complex, datetime, date, time, timedelta, timezone, Decimal, UUID}
+    | {msgspec.UnsetType}
 )
 """Immutable types whose values pass as they are."""
 

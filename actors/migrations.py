@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from .errors import ActorFileError, ActorReset, MigrationFailed, TransactionLost
+from .errors import ActorFileError, ActorReset, MigrationFailed
 
 if TYPE_CHECKING:
     from .host import Host
@@ -65,10 +65,9 @@ def migrate(host: Host, done: int) -> None:
             if host.database.guarded and host.database.deferred_violations():
                 raise ValueError("FOREIGN KEY constraint failed (deferred)")
             host.writes.write(_DONE, (len(migrations),))
+    except ActorReset:  # the storage failed under it
+        raise
     except Exception as error:
-        lost = isinstance(error.__cause__, TransactionLost)  # it was the migration's own SQL
-        if isinstance(error, ActorReset) and not lost:
-            raise
         raise MigrationFailed(str(host.address), number, f"{type(error).__name__}: {error}") from error
 
 

@@ -288,7 +288,7 @@ class Writes:
         try:
             yield
         except BaseException:
-            if self.depth == depth:  # else the whole segment has been undone meanwhile
+            if self.depth == depth and not self._host.dead:  # else all has been taken back meanwhile
                 self.depth -= 1
                 self._guarded(self.database.rollback_to, name)
                 del self.log[mark:]
