@@ -57,7 +57,7 @@ def explain(error: Exception) -> Exception:
     if isinstance(error, apsw.ConstraintError):
         return ConstraintFailed(str(error))
     if isinstance(error, _STATEMENT_ERRORS):
-        return QueryError(str(error))
+        return QueryError(guard.plainer(str(error)))
     if isinstance(error, (apsw.NotADBError, apsw.CorruptError)):
         return NotADatabase(text)
     return DatabaseFailure(text)

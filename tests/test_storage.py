@@ -469,6 +469,8 @@ async def test_a_statement_that_is_the_engines_is_refused_and_the_actor_goes_on(
 async def test_a_refusal_says_what_to_use_instead(lab: Lab) -> None:
     with pytest.raises(z0.QueryError, match=r"use storage\.transaction\(\)"):
         await lab.sql("BEGIN")
+    with pytest.raises(z0.QueryError, match="VACUUM is not available to actors"):
+        await lab.sql("VACUUM")
     with pytest.raises(z0.QueryError, match="PRAGMA user_version is not available to actors"):
         await lab.sql("PRAGMA user_version")
     with pytest.raises(z0.QueryError, match="names beginning with z0_ and `facts` are reserved"):
