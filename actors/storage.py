@@ -88,7 +88,7 @@ class Storage:
         more than 2,048 bytes.
         """
         write = self._writes.write_unconfirmed if allow_unconfirmed else self._writes.write
-        if not isinstance(key, Mapping):
+        if isinstance(key, str) or not isinstance(key, Mapping):  # an abstract class is slow to ask
             if value is _MISSING:
                 raise TypeError("put() takes a key and its value, or a dict of them")
             write(_PUT, (_key(key), codec.encode(value)))
@@ -265,6 +265,8 @@ def _key(key: object) -> str:
 def _text(key: object) -> str:
     if not isinstance(key, str):
         raise TypeError(f"a key is a string, not {key!r}")
+    if key.isascii():
+        return key
     try:
         key.encode()
     except UnicodeEncodeError:
