@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 
-from .alarms import AlarmInfo
+from .alarm_runs import AlarmInfo
 from .background import wait_until
 from .call import CURRENT, Activity, Deadline
 from .clock import Clock, Span, Timer, perf_ns
 from .errors import Aborted
+from .migrations import Migration
 from .schema import ACTOR_SCHEMA
 from .storage import Storage
 
@@ -31,6 +32,13 @@ class Actor:
 
     namespace: ClassVar[str | None] = None
     """What the class is called on disk; None: the class's name. Set it to rename the class."""
+
+    migrations: ClassVar[Sequence[Migration]] = ()
+    """SQL texts, and functions of the storage, that bring an actor's file up to this class.
+
+    Each runs once, in order, all pending ones in one transaction, before the constructor. Never change one that has
+    run anywhere; append another. A failure is `MigrationFailed`, and the next message tries anew.
+    """
 
     _z0_schema: ClassVar[tuple[str, ...]] = ACTOR_SCHEMA
     _z0_host: Host
@@ -110,7 +118,7 @@ class Actor:
         alarm that is under way is run again, or given up (`retry_alarm=False`).
         """
         if not retry_alarm:
-            self._z0_host.alarms.give_up()
+            self._z0_host.alarms.runs.give_up()
         self._z0_host.reset(reason)
         raise Aborted(reason)
 

@@ -16,20 +16,41 @@ from uuid import UUID
 
 import msgspec
 
-from .errors import InvalidMessage
+from .errors import InvalidMessage, InvalidValue
+from .extensions import PLAIN, pack, unpack
 
-encode = msgspec.msgpack.Encoder().encode
-"""A value as msgpack bytes."""
-decode = msgspec.msgpack.Decoder().decode
-"""The value of msgpack bytes; structs come back as dicts unless decoded with their type."""
-
+_encode = msgspec.msgpack.Encoder().encode
 _canonical = msgspec.msgpack.Encoder(order="deterministic").encode
 _canonical_json = msgspec.json.Encoder(order="deterministic").encode
 
 ATOMS = frozenset(
     {type(None), bool, int, float, str, bytes, complex, datetime, date, time, timedelta, timezone, Decimal, UUID}
+    | {msgspec.UnsetType}
 )
 """Immutable types whose values pass as they are."""
+
+
+decode = msgspec.msgpack.Decoder(ext_hook=unpack).decode
+"""The value of stored bytes, exactly; structs, dataclasses and enums come back as dicts and plain values."""
+
+
+def encode(value: Any) -> bytes:
+    """A value as it is stored: msgpack, with the extensions of `extensions`. Raises InvalidValue."""
+    try:
+        return _encode(value if type(value) in PLAIN else pack(value))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InvalidValue(
+            f"a {type(value).__name__} cannot be stored: {error}; store plain data (msgspec values, 64-bit integers)"
+        ) from error
+
+
+def decode_as(stored: bytes, kind: Any, what: str) -> Any:
+    """The stored value as the type that it is declared to be. Raises InvalidValue; `what` is named in it."""
+    try:
+        return msgspec.convert(decode(stored), kind)
+    except msgspec.ValidationError as error:
+        name = getattr(kind, "__qualname__", str(kind))
+        raise InvalidValue(f"{what} is no {name}: {error}; read it as the type that it was stored as") from error
 
 
 def digest(value: object) -> bytes:
@@ -94,7 +115,7 @@ def size(value: Any) -> int:
 def weigh(*values: Any) -> int:
     """As `size`, quickly where msgspec can encode the values."""
     try:
-        return len(encode(values))
+        return len(_encode(values))
     except (TypeError, ValueError, OverflowError, RecursionError):
         return size(values)
 

@@ -13,6 +13,8 @@ from typing import Any, Self
 import apsw
 
 from . import guard
+from .cursor import Result
+from .cursor import Row as Row
 from .errors import (
     ActorFileError,
     ConstraintFailed,
@@ -21,15 +23,13 @@ from .errors import (
     QueryError,
     TransactionLost,
 )
+from .wal import WalAccount
 
-Row = tuple[Any, ...]
 Value = str | int | float | bytes | None
 
 SQLITE_VERSION = apsw.sqlite_lib_version()
 
 _BUSY_MS = 1_000  # only foreign shells can make us wait: z0 has one connection per file
-_PAGES_PER_ROW = 5  # a row with its index entries rarely changes more
-_MEASURE_FIRST, _MEASURE_LEAST, _MEASURE_MOST, _MEASURE_BUSY = 1, 8, 16, 500  # rows; busy: a reader is in the way
 _STATEMENT_ERRORS = (
     apsw.SQLError,
     apsw.AuthError,
@@ -57,26 +57,21 @@ def explain(error: Exception) -> Exception:
     if isinstance(error, apsw.ConstraintError):
         return ConstraintFailed(str(error))
     if isinstance(error, _STATEMENT_ERRORS):
-        return QueryError(str(error))
+        return QueryError(guard.plainer(str(error)))
     if isinstance(error, (apsw.NotADBError, apsw.CorruptError)):
         return NotADatabase(text)
     return DatabaseFailure(text)
 
 
-class Database:
+class Database(WalAccount):
     """One connection in WAL mode, used by one thread at a time. Not safe after a fork."""
 
-    __slots__ = (
-        "_connection", "_cursor", "_guarded", "_refused", "_user", "execute", "measure_at", "path", "unmeasured",
-        "wal_pages",
-    )  # fmt: skip
+    __slots__ = ("_connection", "_cursor", "_guarded", "_refused", "_user", "execute", "path")
 
     def __init__(self, path: Path, *, vfs: str | None, sync: bool) -> None:
         """Open an existing file. `sync`: whether a COMMIT returns only when it is on the device."""
+        super().__init__()
         self.path = path
-        self.wal_pages = 0  # in the WAL, to be copied by a checkpoint, when they were last counted
-        self.unmeasured = 0  # rows written since; whoever commits adds to it
-        self.measure_at = _MEASURE_FIRST  # how many of those make it worth counting again
         self._guarded = self._user = False
         self._refused: str | None = None
         try:
@@ -163,10 +158,8 @@ class Database:
 
     # Statements of users
 
-    def run_users(
-        self, sql: str, bindings: Sequence[Value], on_write: Callable[[], None]
-    ) -> tuple[tuple[str, ...], list[Row]]:
-        """Run SQL of a user under the guard, all of it; the columns and rows of the last statement.
+    def run_users(self, sql: str, bindings: Sequence[Value], on_write: Callable[[], None]) -> Result:
+        """Run SQL of a user under the guard, all of it; the columns and rows are those of the last statement.
 
         `on_write` is called before each statement that writes. Raises QueryError, DatabaseFailure, TransactionLost.
         """
@@ -174,11 +167,14 @@ class Database:
             self._guard()
         columns: tuple[str, ...] = ()
         rows: list[Row] = []
-        held = self._connection.in_transaction
+        steps = returned = 0
+        connection = self._connection
+        held, changes = connection.in_transaction, connection.total_changes()
 
         def before(cursor: apsw.Cursor, _sql: str, _bindings: object) -> bool:
-            nonlocal columns, held
+            nonlocal columns, held, returned
             columns = tuple(name for name, _type in cursor.get_description())
+            returned += len(rows)
             rows.clear()
             if not cursor.is_readonly and not cursor.is_explain:
                 self._user = False
@@ -186,8 +182,13 @@ class Database:
                 self._user = held = True
             return True
 
-        cursor = self._connection.cursor()
+        def after(event: dict[str, Any]) -> None:
+            nonlocal steps
+            steps += event["stmt_status"]["SQLITE_STMTSTATUS_FULLSCAN_STEP"]
+
+        cursor = connection.cursor()
         cursor.exec_trace = before
+        connection.trace_v2(apsw.SQLITE_TRACE_PROFILE, after)
         self._user, self._refused = True, None
         try:
             # The flag keeps their texts apart from ours in the statement cache: theirs are authorised, ours are not.
@@ -196,20 +197,23 @@ class Database:
         except apsw.AuthError as error:
             raise QueryError(f"{self._refused or error}: {sql}") from error
         except (apsw.Error, UnicodeError, TypeError, OverflowError) as error:
-            if held and not self._connection.in_transaction:
+            if held and not connection.in_transaction:
                 raise TransactionLost(str(error)) from error
             raise explain(error) from error
         finally:
             self._user = False
             cursor.close(True)
-        if held and not self._connection.in_transaction:
+            connection.trace_v2(0, None)
+        if held and not connection.in_transaction:
             raise TransactionLost("a statement ended the transaction")
-        return columns, rows
+        return Result(columns, rows, max(steps, returned + len(rows)), connection.total_changes() - changes)
 
     def _guard(self) -> None:
         """From here on SQL of users runs here: under the authorizer, and with triggers, theirs among them."""
         self._connection.set_authorizer(self._authorize)
         self._connection.config(apsw.SQLITE_DBCONFIG_ENABLE_TRIGGER, 1)
+        for limit, value in _LIMITS:
+            self._connection.limit(limit, value)
         self._guarded = True
 
     def _authorize(self, action: int, first: str | None, second: str | None, _db: str | None, by: str | None) -> int:
@@ -253,15 +257,7 @@ class Database:
             self._connection.release_memory()
         except apsw.Error as error:
             raise DatabaseFailure(f"checkpoint: {error}") from error
-        self.wal_pages = 0 if pages == copied else pages
-        self.unmeasured = 0
-        self.measure_at = max(_MEASURE_LEAST, min(_MEASURE_MOST, (pages_max - self.wal_pages) // _PAGES_PER_ROW))
-        return self.wal_pages >= pages_max
-
-    @property
-    def has_wal(self) -> bool:
-        """Whether a checkpoint would have something to copy."""
-        return bool(self.wal_pages or self.unmeasured)
+        return self._counted(pages, copied, pages_max)
 
     def checkpoint(self, *, wait: bool = False) -> bool:
         """Copy the WAL into the database so that the WAL is reused; whether all of it was copied.
@@ -274,16 +270,13 @@ class Database:
             pages, copied = self._connection.wal_checkpoint(mode=mode)
             self._connection.release_memory()  # an actor that rests needs no page cache
         except apsw.BusyError:
-            self.unmeasured, self.measure_at = 0, _MEASURE_BUSY
+            self._hindered()
             return False
         except apsw.Error as error:
             raise DatabaseFailure(f"checkpoint: {error}") from error
         finally:
             self._connection.set_busy_timeout(_BUSY_MS)
-        self.unmeasured = 0
-        self.wal_pages = 0 if pages == copied else pages
-        self.measure_at = _MEASURE_LEAST if pages == copied else _MEASURE_BUSY
-        return pages == copied
+        return self._checkpointed(pages, copied)
 
     def relax(self) -> None:
         """From here on a COMMIT need not wait for the device (for what can be rebuilt)."""
@@ -322,6 +315,12 @@ _CONFIG = (
     (apsw.SQLITE_DBCONFIG_DEFENSIVE, 1),
     (apsw.SQLITE_DBCONFIG_DQS_DDL, 0),
     (apsw.SQLITE_DBCONFIG_DQS_DML, 0),
+)
+# As Durable Objects; from the first SQL of a user on.
+_LIMITS = (
+    (apsw.SQLITE_LIMIT_ATTACHED, 0),
+    (apsw.SQLITE_LIMIT_TRIGGER_DEPTH, 10),
+    (apsw.SQLITE_LIMIT_EXPR_DEPTH, 100),
 )
 
 

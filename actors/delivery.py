@@ -148,10 +148,11 @@ class Delivery:
     def _answer(self, message: Message, value: object, error: BaseException | None) -> None:
         """Reply when everything written so far is durable; errors are replies."""
         reply = Reply(message.reply, value, error)
-        if self._host.turn is None:
+        turn = self._host.turn
+        if turn is None or not turn.confirmed:
             reply.send()
         else:
-            self._host.turn.answer(reply)
+            turn.answer(reply)
 
     def discard(self, spare: object) -> None:
         """The incarnation is over: fail what waits and cancel what runs, but for `spare`."""

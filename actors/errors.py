@@ -167,6 +167,23 @@ class InvalidMessage(Z0Error, TypeError):
     """A message's argument or reply that cannot be copied between actor and caller."""
 
 
+class InvalidValue(Z0Error, TypeError):
+    """A value that cannot be stored, or a stored one that is not of the type asked for."""
+
+
+class MigrationFailed(Z0Error):
+    """A declared migration raised: none of the pending ones was kept, and the actor did not open."""
+
+    def __init__(self, actor: str, number: int, reason: str) -> None:
+        super().__init__(
+            f"{actor}: migration {number} failed: {reason}; nothing of the pending migrations was kept, "
+            "correct it and call again"
+        )
+        self.actor = actor
+        self.number = number
+        self.reason = reason
+
+
 class DatabaseFailure(Exception):
     """The storage failed under us; nothing of the open transaction may be taken as stored. Stays in the engine."""
 

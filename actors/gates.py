@@ -109,6 +109,8 @@ class Turn(msgspec.Struct, eq=False):
     began_ns: int = 0
     commit_ns: int = 0
     threaded: bool = False
+    confirmed: bool = True
+    """Whether what the actor says must wait for it; False: all its writes were made with `allow_unconfirmed`."""
 
     @property
     def awaited(self) -> bool:

@@ -69,3 +69,10 @@ def refusal(action: int, first: str | None, second: str | None) -> str | None:
     if action in _NAMES_TABLE_SECOND and (is_ours(first) or is_ours(second)):
         return f"{second or first} belongs to z0; names beginning with z0_ and `facts` are reserved"
     return None
+
+
+def plainer(message: str) -> str:
+    """SQLite's message for what it refuses by itself, with what to do."""
+    if message == "cannot VACUUM from within a transaction":
+        return "VACUUM is not available to actors; pages that are free now are used by what is written next"
+    return message

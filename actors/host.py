@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .alarms import Alarms
@@ -25,6 +26,7 @@ from .errors import Aborted, ActorReset, CommitUnknown, DatabaseFailure, LimitEx
 from .gates import InputGate, Turn
 from .handlers import Handler
 from .mailbox import Mailbox
+from .migrations import migrate
 from .names import Address
 from .outbox import Outbox
 from .parking import Gone, Parking
@@ -83,7 +85,7 @@ class Host:
         self.mailbox = Mailbox(address, node.limits, node.load, node.metrics)
         self.running_keys: dict[tuple[str, str], asyncio.Future[None]] = {}
         self.used = 0
-        self.version = 0  # how many of its class's migrations it has had
+        self.version = 0  # migrations that the file has had
         self.reason = ""
         self.placed = False  # has a place among the open files
         self.closed = node.loop.create_future()
@@ -96,7 +98,7 @@ class Host:
         """Give the host its open file."""
         self.database = database
         self.writes = Writes(self, database)
-        self.storage = Storage(self.writes, self.sync, self.alarms)
+        self.storage = Storage(self.writes, self.sync, self.alarms, partial(migrate, self, 0))
 
     @property
     def dead(self) -> bool:
@@ -123,7 +125,7 @@ class Host:
             and not self.delivery.tasks
             and not self.running
             and not self.outbox
-            and not self.alarms.busy
+            and not self.alarms.runs.busy
             and not self.background
             and self.gate.free
         )

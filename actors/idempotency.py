@@ -63,7 +63,8 @@ def once(message: str, function: Function, mark: Once) -> Function:
     """The message as it runs in the actor: from the stored reply when there is one."""
     signature = inspect.signature(function)
     parameter = mark.parameter
-    decode = msgspec.msgpack.Decoder(_reply_type(function)).decode
+    kind = _reply_type(function)
+    msgspec.msgpack.Decoder(kind)  # raises TypeError for what msgspec can never decode
 
     async def run(actor: Any, *args: Any, **kwargs: Any) -> Any:
         bound = signature.bind(actor, *args, **kwargs)
@@ -83,7 +84,7 @@ def once(message: str, function: Function, mark: Once) -> Function:
                 break
             if stored != hashed:
                 raise IdempotencyConflict(key, f"arguments of {message}")
-            return decode(reply)
+            return codec.decode(reply) if kind is Any else codec.decode_as(reply, kind, f"the reply of {message}")
         done = running[message, key] = asyncio.get_running_loop().create_future()
         try:
             reply = await function(actor, *args, **kwargs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from .actor import Actor
 from .database import Template, Value
 from .handlers import Handler, can_suspend, handlers_of
+from .migrations import declared
 from .names import check_name
 from .stub import stub_class
 
@@ -13,9 +14,10 @@ class Kind:
     """What a node knows of one class of actors."""
 
     def __init__(self, cls: type[Actor]) -> None:
-        """Read the class once. Raises InvalidName for an impossible namespace."""
+        """Read the class once. Raises InvalidName for an impossible namespace, TypeError for a migration."""
         self.cls = cls
         self.namespace = check_name(cls.namespace or cls.__name__, "namespace")
+        self.migrations = declared(cls)
         self.handlers = handlers_of(cls, Actor)
         self.retentions = {name: it.once.retention for name, it in self.handlers.items() if it.once is not None}
         """Seconds that replies of idempotent messages are kept; None: as `Limits` say."""

@@ -17,6 +17,7 @@ from .database import Database, Value
 from .errors import Aborted, ActorFileError, DatabaseFailure, NotADatabase, QueryError, presentable
 from .files import create_file, make_folder
 from .host import Host, State
+from .migrations import bring_up
 from .names import file_path
 from .retention import purging
 from .schema import SCHEMA_VERSION, UPGRADES
@@ -132,6 +133,8 @@ def _construct(host: Host, database: Database, meta: dict[str, object]) -> None:
     actor = host.actor = host.kind.cls.__new__(host.kind.cls)
     actor._z0_bind(host)
     actor._z0_open(meta)
+    if host.kind.migrations or "migrations" in meta:
+        bring_up(host, meta)
     actor.__init__()  # type: ignore[misc]
     host.constructed()
 

@@ -224,6 +224,9 @@ class Node:
         """Evict the actor if it is idle; whether it is out of memory on return. Raises RuntimeClosed."""
         self.admit(None)
         host = self.hosts.get(address)
+        if host is not None and host.turn is not None and not host.turn.confirmed:  # its messages were answered
+            await host.turn.settled()
+            host = self.hosts.get(address)
         if host is not None and host.idle:
             self.evict(host, "asked")
         closing = self.closing.get(address)

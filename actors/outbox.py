@@ -37,10 +37,12 @@ class Outbox:
             if not host.evicted:
                 raise host.reset_error()
             deliver()
-        elif host.turn is None and not self._waiting:
+            return
+        turn = host.turn if host.turn is not None and host.turn.confirmed else None
+        if turn is None and not self._waiting:
             deliver()
         else:
-            self._waiting.append((host.turn, deliver, reply))
+            self._waiting.append((turn, deliver, reply))
             host.node.loop.call_soon(host.commit)
 
     def release(self) -> None:

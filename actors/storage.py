@@ -5,16 +5,19 @@ Every write of a segment is part of one transaction; the transaction is committe
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+import builtins
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar, overload
 
 from . import codec
 from .alarms import Alarms, recurs_of
 from .clock import Span
-from .database import Row, Value
+from .cursor import Cursor, Result, Row
+from .database import Value
 from .errors import DatabaseFailure, QueryError
+from .wipe import wipe
 from .writes import Writes
 
 _GET = "SELECT value FROM z0_kv WHERE key = ?"
@@ -28,79 +31,101 @@ _LIST = (
 
 _RESERVED = "SELECT count(*) FROM sqlite_schema WHERE lower(name) GLOB 'z0[_]*' OR lower(name) = 'facts'"
 
-Result = tuple[tuple[str, ...], list[Row]]
+_KEY_BYTES_MAX = 2_048  # as Durable Objects
+_MISSING: Any = object()
 
-
-class Cursor:
-    """The rows of a query, as tuples: iterate, `one()` or `all()`. Closed when the segment ends."""
-
-    __slots__ = ("_closed", "_rows", "columns")
-
-    def __init__(self, columns: tuple[str, ...], rows: list[Row]) -> None:
-        """Made by `Storage.sql`, which has run the query to its end."""
-        self.columns = columns
-        self._rows = iter(rows)
-        self._closed = False
-
-    def __iter__(self) -> Iterator[Row]:
-        """The rows that were not taken yet."""
-        return self
-
-    def __next__(self) -> Row:
-        """The next row. Raises QueryError when the cursor is closed."""
-        if self._closed:
-            raise QueryError("the cursor was closed when its segment ended; take the rows before waiting")
-        return next(self._rows)
-
-    def all(self) -> list[Row]:
-        """All rows that were not taken yet."""
-        return list(self)
-
-    def one(self) -> Row:
-        """The only row. Raises QueryError when there is none, or a second."""
-        row = next(self, None)
-        if row is None:
-            raise QueryError("expected exactly one row, but got none")
-        if next(self, None) is not None:
-            raise QueryError("expected exactly one row, but got more")
-        return row
-
-    def close(self) -> None:
-        """Let the rows go."""
-        self._closed = True
-        self._rows = iter(())
+T = TypeVar("T")
+D = TypeVar("D")
 
 
 class Storage:
     """The actor's own data. Every method but `sync` is synchronous."""
 
-    __slots__ = ("_alarms", "_cursors", "_sync", "_writes")
+    __slots__ = ("_alarms", "_cursors", "_renew", "_sync", "_writes")
 
-    def __init__(self, writes: Writes, sync: Callable[[], Awaitable[None]], alarms: Alarms) -> None:
-        """Made by the host."""
+    def __init__(
+        self, writes: Writes, sync: Callable[[], Awaitable[None]], alarms: Alarms, renew: Callable[[], None]
+    ) -> None:
+        """Made by the host. `renew`: make an emptied file as that of a new actor."""
         self._writes = writes
         self._alarms = alarms
         self._sync = sync
+        self._renew = renew
         self._cursors: list[Cursor] = []
 
     # Key-value
 
-    def get(self, key: str, default: Any = None) -> Any:
-        """The value of the key, or `default`."""
+    @overload
+    def get(self, key: str, default: Any = None) -> Any: ...
+    @overload
+    def get(self, key: str, *, type: builtins.type[T]) -> T | None: ...
+    @overload
+    def get(self, key: str, default: D, *, type: builtins.type[T]) -> T | D: ...
+    @overload
+    def get(self, key: builtins.list[str]) -> dict[str, Any]: ...
+    @overload
+    def get(self, key: builtins.list[str], *, type: builtins.type[T]) -> dict[str, T]: ...
+    @overload
+    def get(self, key: str, default: Any = None, *, type: Any) -> Any: ...
+    def get(self, key: str | builtins.list[str], default: Any = None, *, type: Any = Any) -> Any:
+        """The value of the key, or `default`; of a list of keys, a dict of those that are there, in key order.
+
+        Values come back as they were put; structs and dataclasses as dicts, or as what `type` says. Raises
+        InvalidValue when a value does not fit the type.
+        """
+        if isinstance(key, builtins.list):
+            if default is not None:
+                raise TypeError("a default is for one key; of several, those that are there come back")
+            keys = sorted({_key(one) for one in key})
+            found = ((one, self._row(_GET, one)) for one in keys)
+            return {one: _value(one, row[0], type) for one, row in found if row is not None}
         row = self._row(_GET, _key(key))
-        return default if row is None else codec.decode(row[0])
+        return default if row is None else _value(key, row[0], type)
 
-    def put(self, key: str, value: Any) -> None:
-        """Set the key to a value that msgspec can encode. Raises TypeError for another."""
-        self._writes.write(_PUT, (_key(key), codec.encode(value)))
+    @overload
+    def put(self, key: str, value: Any, *, allow_unconfirmed: bool = False) -> None: ...
+    @overload
+    def put(self, key: Mapping[str, Any], *, allow_unconfirmed: bool = False) -> None: ...
+    def put(self, key: str | Mapping[str, Any], value: Any = _MISSING, *, allow_unconfirmed: bool = False) -> None:
+        """Set the key to a value, or many at once, all or none, from a dict.
 
-    def delete(self, key: str) -> bool:
-        """Remove the key; whether it was there."""
-        if self._row(_GET, _key(key)) is None:
+        `allow_unconfirmed`: what the actor says next does not wait until this is durable; a failure still resets the
+        actor (as Durable Objects). Raises InvalidValue for a value that cannot be stored, ValueError for a key of
+        more than 2,048 bytes.
+        """
+        write = self._writes.write_unconfirmed if allow_unconfirmed else self._writes.write
+        if isinstance(key, str) or not isinstance(key, Mapping):  # an abstract class is slow to ask
+            if value is _MISSING:
+                raise TypeError("put() takes a key and its value, or a dict of them")
+            write(_PUT, (_key(key), codec.encode(value)))
+            return
+        if value is not _MISSING:
+            raise TypeError("put() of a dict takes no other value")
+        rows = [(_key(one), codec.encode(its)) for one, its in key.items()]
+        if rows:
+            with self._writes.transaction():
+                for row in rows:
+                    write(_PUT, row)
+
+    @overload
+    def delete(self, key: str, *, allow_unconfirmed: bool = False) -> bool: ...
+    @overload
+    def delete(self, key: builtins.list[str], *, allow_unconfirmed: bool = False) -> int: ...
+    def delete(self, key: str | builtins.list[str], *, allow_unconfirmed: bool = False) -> bool | int:
+        """Remove the key; whether it was there. Of a list of keys, how many were. `allow_unconfirmed`: see `put`."""
+        if isinstance(key, builtins.list):
+            keys = [_key(one) for one in key]
+            return sum(self._delete(one, allow_unconfirmed) for one in keys)
+        return self._delete(_key(key), allow_unconfirmed)
+
+    def _delete(self, key: str, allow_unconfirmed: bool) -> bool:
+        if self._row(_GET, key) is None:
             return False
-        self._writes.write(_DELETE, (key,))
+        write = self._writes.write_unconfirmed if allow_unconfirmed else self._writes.write
+        write(_DELETE, (key,))
         return True
 
+    @overload
     def list(
         self,
         *,
@@ -110,12 +135,39 @@ class Storage:
         prefix: str = "",
         reverse: bool = False,
         limit: int | None = None,
+        type: builtins.type[T],
+    ) -> dict[str, T]: ...
+    @overload
+    def list(
+        self,
+        *,
+        start: str | None = None,
+        start_after: str | None = None,
+        end: str | None = None,
+        prefix: str = "",
+        reverse: bool = False,
+        limit: int | None = None,
+        type: Any = Any,
+    ) -> dict[str, Any]: ...
+    def list(
+        self,
+        *,
+        start: str | None = None,
+        start_after: str | None = None,
+        end: str | None = None,
+        prefix: str = "",
+        reverse: bool = False,
+        limit: int | None = None,
+        type: Any = Any,
     ) -> dict[str, Any]:
         """Keys and values in order of the keys' UTF-8 bytes.
 
-        `start` inclusive, `start_after` and `end` exclusive, `limit` at least 1. Raises ValueError for both starts
-        or a limit below 1.
+        `start` inclusive, `start_after` and `end` exclusive, `limit` at least 1; `type`: see `get`. Raises ValueError
+        for both starts or a limit below 1, InvalidValue when a value does not fit the type.
         """
+        for bound in (start, start_after, end, prefix):
+            if bound is not None:
+                _text(bound)
         if limit is not None and limit < 1:
             raise ValueError("limit must be at least 1 (None: all)")
         if start is not None and start_after is not None:
@@ -125,7 +177,25 @@ class Storage:
         stop = min(stops, key=str.encode) if stops else None
         sql = _LIST.format(order="DESC" if reverse else "ASC")
         rows = self._writes.rows(sql, low, start_after, start_after, stop, stop, -1 if limit is None else limit)
-        return {key: codec.decode(value) for key, value in rows}
+        return {key: _value(key, value, type) for key, value in rows}
+
+    def delete_all(self) -> None:
+        """Remove all that is the actor's own: key-value pairs, tables, views, triggers and alarms; never facts.
+
+        All or nothing, as part of the segment; the class's migrations have run anew on return, so the actor's file
+        is as new. Stored replies of idempotent messages stay, so a retry still gets the first one. Raises
+        RuntimeError inside `transaction()`, MigrationFailed.
+        """
+        writes = self._writes
+        if writes.depth:
+            raise RuntimeError(
+                "delete_all() cannot run inside storage.transaction(): call it before or after the block"
+            )
+        with writes.transaction():
+            writes.ran_sql()
+            wipe(writes)
+            self._alarms.delete_all()
+            self._renew()
 
     # SQL
 
@@ -138,9 +208,9 @@ class Storage:
         writes = self._writes
         try:
             if "alter" in query.lower():
-                cursor = Cursor(*self._alter(query, params))
+                cursor = Cursor(self._alter(query, params))
             else:
-                cursor = Cursor(*writes.database.run_users(query, params, writes.ran_sql))
+                cursor = Cursor(writes.database.run_users(query, params, writes.ran_sql))
         except DatabaseFailure as failure:
             raise writes.fail(failure) from failure
         self._cursors.append(cursor)
@@ -174,23 +244,25 @@ class Storage:
         every: Span | None = None,
         cron: str | None = None,
         timezone: str = "UTC",
+        allow_unconfirmed: bool = False,
     ) -> None:
         """Have `alarm(info)` run at a time or after a span, instead of when this alarm was set for before.
 
         Part of the segment's transaction; a time that is past is now. Each name has its alarm; None is the unnamed one.
         `every` or `cron` (five fields, in `timezone`): again and again, first at `when` or else at the next time. Runs
         that were missed are made up for by one; while a run is retried, later ones wait.
+        `allow_unconfirmed`: see `put`.
         Raises ValueError, TypeError (a class without `alarm`), InvalidName, LimitExceeded (`alarms_per_actor`).
         """
-        self._alarms.set(name, when, recurs_of(every, cron, timezone, when))
+        self._alarms.set(name, when, recurs_of(every, cron, timezone, when), allow_unconfirmed)
 
     def get_alarm(self, name: str | None = None) -> datetime | None:
         """When the alarm is to run (aware, UTC); None while its handler runs, unless it is set again or recurs."""
         return self._alarms.get(name)
 
-    def delete_alarm(self, name: str | None = None) -> None:
+    def delete_alarm(self, name: str | None = None, *, allow_unconfirmed: bool = False) -> None:
         """Remove the alarm and stop its recurrence. A run that is under way goes on, and keeps its retries."""
-        self._alarms.delete(name)
+        self._alarms.delete(name, allow_unconfirmed)
 
     async def sync(self) -> None:
         """Return when everything written so far is durable. Raises what the commit raised."""
@@ -212,9 +284,26 @@ class Storage:
         return rows[0] if rows else None
 
 
+def _value(key: str, stored: bytes, kind: Any) -> Any:
+    return codec.decode(stored) if kind is Any else codec.decode_as(stored, kind, f"the value of key {key!r}")
+
+
 def _key(key: object) -> str:
+    text = _text(key)
+    if len(text) * 4 > _KEY_BYTES_MAX and (size := len(text.encode())) > _KEY_BYTES_MAX:
+        raise ValueError(f"a key has at most {_KEY_BYTES_MAX:,} UTF-8 bytes, not {size:,}; put the rest into the value")
+    return text
+
+
+def _text(key: object) -> str:
     if not isinstance(key, str):
         raise TypeError(f"a key is a string, not {key!r}")
+    if key.isascii():
+        return key
+    try:
+        key.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"a key is Unicode text, but {key!r} holds a lone surrogate; encode it otherwise") from None
     return key
 
 

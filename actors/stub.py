@@ -128,6 +128,10 @@ def _direct(handler: Handler) -> Method:
         if turn is None:
             if host.ended_at_once(lone):
                 await pass_once()
+        elif not turn.confirmed:
+            host.node.loop.call_soon(host.commit)
+            if host.ended_at_once(False):
+                await pass_once()
         else:  # wait at the output gate; the first of the turn to come back commits for all
             turn.waiting += 1
             if turn.waiting == 1 and not lone:  # others may join, within the mailbox's bytes

@@ -54,7 +54,7 @@ class Wakeups:
     def expect(self, host: Host) -> None:
         """Note when an actor in memory is due."""
         due = host.alarms.due
-        if due is not None and not host.alarms.busy:
+        if due is not None and not host.alarms.runs.busy:
             heapq.heappush(self._expected, (due, next(self._order), host))
             self._arm()
 
@@ -67,7 +67,11 @@ class Wakeups:
     def lost(self, host: Host) -> None:
         """An actor was reset: open it again by and by, for only its file knows when it is due."""
         alarms = host.alarms
-        if host.kind.alarm is not None and not alarms.busy and (alarms.due is not None or alarms.indexed is not None):
+        if (
+            host.kind.alarm is not None
+            and not alarms.runs.busy
+            and (alarms.due is not None or alarms.indexed is not None)
+        ):
             self._later(host.kind, host.address)
 
     def stop(self) -> None:
@@ -95,7 +99,7 @@ class Wakeups:
         now = self._node.clock.now_us()
         while self._expected and self._expected[0][0] <= now:
             due, _, host = heapq.heappop(self._expected)
-            if host.is_open and host.alarms.due == due and not host.alarms.busy:
+            if host.is_open and host.alarms.due == due and not host.alarms.runs.busy:
                 self._serve(host)
         if self._evicted_us is not None and self._evicted_us <= now:
             self._evicted_us = None
@@ -105,12 +109,12 @@ class Wakeups:
     # Running
 
     def _serve(self, host: Host, opened: bool = False) -> None:
-        host.alarms.busy = True
+        host.alarms.runs.busy = True
         self._node.spawn(self._run(host, opened), Context())
 
     async def _run(self, host: Host, opened: bool) -> None:
         try:
-            await host.alarms.run()
+            await host.alarms.runs.run()
         except Exception as error:
             await self._failed(host, error)
         else:
@@ -122,10 +126,10 @@ class Wakeups:
 
     async def _failed(self, host: Host, error: Exception) -> None:
         """An actor could not run its alarms: later; but a run that abort() has given up is ended first."""
-        run = host.alarms.given_up
+        run = host.alarms.runs.given_up
         try:
             if run is not None and not self._node.draining:
-                await self._node.host(host.kind, host.address).alarms.abandon(run)
+                await self._node.host(host.kind, host.address).alarms.runs.abandon(run)
                 return
         except Exception as other:
             error = other

@@ -50,6 +50,7 @@ class Writes:
         "_mark",
         "_saved",
         "_savepoint",
+        "_unconfirmed",
         "active",
         "database",
         "depth",
@@ -60,6 +61,7 @@ class Writes:
         "opaque",
         "segment",
         "sql_ran",
+        "unconfirmed",
         "wrote",
     )
 
@@ -76,6 +78,8 @@ class Writes:
         self._mark = 0  # where its rows begin in the log
         self._saved: object = None
         self._savepoint = False
+        self._unconfirmed = True  # what `unconfirmed` was before this segment wrote
+        self.unconfirmed = False  # nobody has to wait for what the turn has written so far
         self.opaque = False  # the turn holds effects that rows cannot repeat
         self.sql_ran = False  # the segment ran SQL of users that writes
         self.loose = False  # the end of the segment has something to do
@@ -90,6 +94,27 @@ class Writes:
         except RawError as error:
             raise self._explain(error) from error
         self.log.append((sql, bindings))
+        if self.unconfirmed:
+            self._confirm(True)
+
+    def write_unconfirmed(self, sql: str, bindings: Sequence[Value]) -> None:
+        """As `write`, but nothing that the actor says waits for it (as Durable Objects: allowUnconfirmed).
+
+        One confirmed write makes the whole turn confirmed. If the commit fails, the actor is reset all the same.
+        """
+        if self.wrote != self.segment:
+            self.first(confirmed=False)
+        try:
+            self.database.execute(sql, bindings)
+        except RawError as error:
+            raise self._explain(error) from error
+        self.log.append((sql, bindings))
+
+    def _confirm(self, confirmed: bool) -> None:
+        """Say whether the open turn must be waited for."""
+        self.unconfirmed = not confirmed
+        if self._host.turn is not None:
+            self._host.turn.confirmed = confirmed
 
     @property
     def alone(self) -> bool:
@@ -132,14 +157,18 @@ class Writes:
         except DatabaseFailure as failure:
             raise self.fail(failure) from failure
 
-    def first(self) -> None:
+    def first(self, confirmed: bool = True) -> None:
         """Make ready for the first write of a segment."""
         host = self._host
+        self._unconfirmed = self.unconfirmed
         try:
             if not self.active:
                 self.database.execute("BEGIN IMMEDIATE")
                 self.active = True
-                host.turn = Turn(began_ns=perf_ns())
+                # What is said while an earlier turn is on its way must wait for that one, through this one.
+                self._unconfirmed = host.turn is None
+                self.unconfirmed = self._unconfirmed and not confirmed
+                host.turn = Turn(confirmed=not self.unconfirmed, began_ns=perf_ns())
                 host.node.dirty += 1
                 if not (host.led and host.running):
                     host.node.loop.call_soon(host.commit)
@@ -158,6 +187,8 @@ class Writes:
         """Note that this segment runs SQL of a user that writes."""
         if self.wrote != self.segment:
             self.first()
+        if self.unconfirmed:
+            self._confirm(True)
         self.loose = True
         if self._host.running:
             self.sql_ran = True
@@ -194,7 +225,7 @@ class Writes:
 
     def end_turn(self) -> None:
         """Forget the turn: it is being committed, or was given back."""
-        self.active = self.opaque = self.sql_ran = self._savepoint = False
+        self.active = self.opaque = self.sql_ran = self._savepoint = self.unconfirmed = False
         self.wrote = -1
         self.log = []
 
@@ -222,11 +253,13 @@ class Writes:
             self.database.rollback_to(_SEGMENT)
             self._savepoint = False
             self.log = others
-            return
-        self.log = others
-        if not self.drop_empty():
+        else:
+            self.log = others
+            if self.drop_empty():
+                return
             self._repeat(others)
             self.opaque = bool(others)  # one failure in a turn is cheap to undo; many would not be
+        self._confirm(not self._unconfirmed)
 
     def undo_to(self, mark: int, saved: object) -> None:
         """Take back what this segment wrote since the log had `mark` rows.
@@ -250,10 +283,10 @@ class Writes:
     def transaction(self) -> Iterator[None]:
         """A part of a segment that is kept or taken back by itself."""
         if self.wrote != self.segment:
-            self.first()
+            self.first(confirmed=False)
         self.depth += 1
         name, mark = f"z0_transaction_{self.depth}", len(self.log)
-        saved = self.memory.saved
+        saved, unconfirmed = self.memory.saved, self.unconfirmed
         depth = self.depth
         self._guarded(self.database.savepoint, name)
         try:
@@ -263,6 +296,7 @@ class Writes:
                 self.depth -= 1
                 self._guarded(self.database.rollback_to, name)
                 del self.log[mark:]
+                self._confirm(not unconfirmed)
                 self.memory.restore(saved)
             raise
         else:

@@ -6,11 +6,9 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
-from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeVar
 
-import msgspec
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -131,20 +129,6 @@ async def test_a_value_comes_back_as_it_was_put(lab: Lab, value: object) -> None
     assert type(back) is type(value)
 
 
-class Point(msgspec.Struct):
-    x: int
-
-
-@pytest.mark.parametrize(
-    ("value", "back"),
-    [((1, 2), [1, 2]), (Point(1), {"x": 1}), (Decimal("1.10"), "1.10"), ({3}, [3])],
-    ids=repr,
-)
-async def test_other_values_come_back_as_plain_data(lab: Lab, value: object, back: object) -> None:
-    await lab.run(lambda actor: actor.storage.put("k", value))
-    assert await lab.run(lambda actor: actor.storage.get("k")) == back
-
-
 @pytest.mark.parametrize("value", [object(), lambda: None, 1j, [object()]], ids=lambda value: type(value).__name__)
 async def test_a_value_that_cannot_be_stored_is_refused_and_changes_nothing(lab: Lab, value: object) -> None:
     def script(actor: Script) -> Any:
@@ -175,6 +159,63 @@ async def test_a_key_is_a_string(lab: Lab, key: Any, use: str) -> None:
 
     with pytest.raises(TypeError, match="a key is a string"):
         await lab.run(script)
+
+
+@pytest.mark.parametrize("use", ["get", "put", "delete", "list"])
+@pytest.mark.parametrize("key", ["k" * 2_049, "é" * 1_025, "\ud800"], ids=["long", "long in bytes", "surrogate"])
+async def test_a_key_is_unicode_of_at_most_2048_bytes(lab: Lab, key: str, use: str) -> None:
+    def script(actor: Script) -> Any:
+        if use == "list":
+            return actor.storage.list(start="\ud800")
+        return actor.storage.put(key, 1) if use == "put" else getattr(actor.storage, use)([key])
+
+    with pytest.raises(ValueError, match="a key"):
+        await lab.run(script)
+    longest = "é" * 1_024
+    await lab.run(lambda actor: actor.storage.put(longest, 1))
+    assert await lab.kv() == {longest: 1}
+
+
+# Many keys at once
+
+
+async def test_several_keys_are_read_as_those_that_are_there_in_key_order(lab: Lab) -> None:
+    await lab.run(lambda actor: actor.storage.put({"b": 2, "a": None, "c": 3, "\U00010000": 5, "\uffff": 4}))
+    found = await lab.run(lambda actor: actor.storage.get(["\U00010000", "\uffff", "b", "x", "a", "b"]))
+    assert list(found.items()) == [("a", None), ("b", 2), ("\uffff", 4), ("\U00010000", 5)]
+    assert await lab.run(lambda actor: actor.storage.get([])) == {}
+
+
+async def test_deleting_several_keys_tells_how_many_were_there(lab: Lab) -> None:
+    await lab.run(lambda actor: actor.storage.put({"a": 1, "b": 2, "c": 3}))
+    assert await lab.run(lambda actor: actor.storage.delete(["a", "x", "c", "a"])) == 2
+    assert await lab.kv() == {"b": 2}
+
+
+async def test_putting_several_keys_is_all_or_nothing(lab: Lab) -> None:
+    def script(actor: Script) -> None:
+        wrongs: list[Any] = [{"a": 1, "b": object()}, {"a": 1, 2: 2}, {"a": 1, "\ud800": 2}]
+        for wrong in wrongs:
+            with pytest.raises((TypeError, ValueError)):
+                actor.storage.put(wrong)
+
+    await lab.run(script)
+    assert await lab.kv() == {}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda storage: storage.put("k"),
+        lambda storage: storage.put({"k": 1}, 2),
+        lambda storage: storage.get(["k"], 1),
+    ],
+    ids=["put without a value", "put of a dict and a value", "get of several with a default"],
+)
+async def test_one_key_and_several_are_not_mixed_up(lab: Lab, wrong: Callable[[z0.Storage], Any]) -> None:
+    with pytest.raises(TypeError):
+        await lab.run(lambda actor: wrong(actor.storage))
+    assert await lab.kv() == {}
 
 
 characters = st.sampled_from("ab/\0\x7fé\ud7ff\ue000\uffff\U00010000\U0010ffff")
@@ -428,6 +469,8 @@ async def test_a_statement_that_is_the_engines_is_refused_and_the_actor_goes_on(
 async def test_a_refusal_says_what_to_use_instead(lab: Lab) -> None:
     with pytest.raises(z0.QueryError, match=r"use storage\.transaction\(\)"):
         await lab.sql("BEGIN")
+    with pytest.raises(z0.QueryError, match="VACUUM is not available to actors"):
+        await lab.sql("VACUUM")
     with pytest.raises(z0.QueryError, match="PRAGMA user_version is not available to actors"):
         await lab.sql("PRAGMA user_version")
     with pytest.raises(z0.QueryError, match="names beginning with z0_ and `facts` are reserved"):
@@ -568,6 +611,60 @@ async def test_a_cursor_may_be_closed_early(lab: Lab) -> None:
             next(cursor)
 
     await lab.run(script)
+
+
+async def test_a_cursor_tells_how_many_rows_were_written_by_triggers_and_foreign_keys_too(lab: Lab) -> None:
+    def script(actor: Script) -> list[int]:
+        sql = actor.storage.sql
+        sql("CREATE TABLE parent(id INTEGER PRIMARY KEY); CREATE TABLE log(x)")
+        sql("CREATE TABLE child(p REFERENCES parent ON DELETE CASCADE)")
+        sql("CREATE TRIGGER tr AFTER DELETE ON parent BEGIN INSERT INTO log VALUES(OLD.id); END")
+        return [
+            sql("INSERT INTO parent VALUES(1), (2)").rows_written,
+            sql("INSERT INTO child VALUES(1); INSERT INTO child VALUES(1)").rows_written,
+            sql("DELETE FROM parent").rows_written,  # 2 parents, 2 children, 2 log entries
+            sql("UPDATE log SET x = 0 WHERE x = 1").rows_written,
+            sql("SELECT * FROM log").rows_written,
+        ]
+
+    assert await lab.run(script) == [2, 2, 6, 1, 0]
+
+
+async def test_a_cursor_tells_how_many_rows_were_read(lab: Lab) -> None:
+    def script(actor: Script) -> list[int]:
+        sql = actor.storage.sql
+        sql("CREATE TABLE t(id INTEGER PRIMARY KEY, x)")
+        sql(_HUNDRED)
+        return [
+            sql("SELECT * FROM t").rows_read,
+            sql("SELECT * FROM t WHERE x = 7").rows_read,
+            sql("SELECT * FROM t WHERE id = 7").rows_read,
+            sql("SELECT id FROM t; SELECT 1").rows_read,
+        ]
+
+    assert await lab.run(script) == [100, 99, 1, 101]
+
+
+_HUNDRED = (
+    "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100) INSERT INTO t(x) SELECT i FROM n"
+)
+
+
+@pytest.mark.parametrize(
+    ("query", "problem"),
+    [
+        ("SELECT " + "+".join("1" * 102), "depth"),
+        ("INSERT INTO t VALUES(12)", "nested too deep"),
+    ],
+)
+async def test_sql_has_the_limits_of_durable_objects(lab: Lab, query: str, problem: str) -> None:
+    await lab.sql("CREATE TABLE t(n)")
+    await lab.sql("PRAGMA recursive_triggers = ON")
+    await lab.sql("CREATE TRIGGER tr AFTER INSERT ON t WHEN NEW.n > 0 BEGIN INSERT INTO t VALUES(NEW.n - 1); END")
+    await lab.sql("INSERT INTO t VALUES(8)")
+    with pytest.raises(z0.QueryError, match=problem):
+        await lab.sql(query)
+    assert await lab.sql("SELECT count(*) FROM t") == [(9,)]
 
 
 async def test_foreign_keys_are_enforced(lab: Lab) -> None:

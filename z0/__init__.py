@@ -15,9 +15,10 @@ Each entity is a single-threaded actor that owns one SQLite file and keeps an ap
 """
 
 from z0.actors.actor import Actor
-from z0.actors.alarms import AlarmInfo
+from z0.actors.alarm_runs import AlarmInfo
 from z0.actors.catalog import ActorInfo
 from z0.actors.clock import Clock, SystemClock
+from z0.actors.cursor import Cursor
 from z0.actors.errors import (
     ActorFileError,
     ActorReset,
@@ -29,7 +30,9 @@ from z0.actors.errors import (
     IdempotencyConflict,
     InvalidMessage,
     InvalidName,
+    InvalidValue,
     LimitExceeded,
+    MigrationFailed,
     NamespaceConflict,
     Overloaded,
     QueryError,
@@ -38,7 +41,7 @@ from z0.actors.errors import (
 )
 from z0.actors.idempotency import idempotent
 from z0.actors.limits import Limits
-from z0.actors.storage import Cursor, Storage
+from z0.actors.storage import Storage
 from z0.ledger.chain import Verification
 from z0.ledger.entity import Entity
 from z0.ledger.errors import (
@@ -79,10 +82,12 @@ __all__ = [
     "InvalidMessage",
     "InvalidName",
     "InvalidQuery",
+    "InvalidValue",
     "Ledger",
     "LedgerCorrupt",
     "LimitExceeded",
     "Limits",
+    "MigrationFailed",
     "NamespaceConflict",
     "Overloaded",
     "Projection",

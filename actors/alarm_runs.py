@@ -1,0 +1,197 @@
+"""Running the alarms of one actor that are due: one after another, as messages of its own.
+
+A run's row goes (or moves to its next time) in the transaction of the handler's last segment, so a run either has
+happened with all its effects or is still owed (as Durable Objects: deferred deletion). A failed run is retried 6
+times, 2·2ⁿ seconds apart. A run that a reset cuts off is no failure of the handler's: it is begun anew, uncounted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextvars import Context
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from .errors import LimitExceeded
+from .handlers import Handler
+from .mailbox import Message
+from .schedule import RETRIES_MAX, moment, retry_seconds
+
+if TYPE_CHECKING:
+    from .alarms import Alarms
+    from .host import Host
+
+log = logging.getLogger("z0.actors")
+
+_FIRST_DUE = (
+    "SELECT name, id, scheduled, retries, due FROM z0_alarms WHERE due <= ? ORDER BY due, name, id LIMIT 1"
+)  # fmt: skip
+
+
+class AlarmInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What an alarm handler is told of its run."""
+
+    scheduled_time: datetime
+    """When it was to run first; aware, UTC."""
+    retry_count: int
+    """Failed runs before this one."""
+    name: str | None
+    """None: the unnamed alarm."""
+
+    @property
+    def is_retry(self) -> bool:
+        """Whether an earlier run failed."""
+        return self.retry_count > 0
+
+
+class Run(msgspec.Struct, frozen=True):
+    """One run of an alarm."""
+
+    name: str
+    id: int
+    scheduled: int
+    retries: int
+
+
+class AlarmRuns:
+    """The runs of one actor's alarms."""
+
+    __slots__ = ("_alarms", "_host", "busy", "given_up", "running")
+
+    def __init__(self, host: Host, alarms: Alarms) -> None:
+        """Nothing runs."""
+        self._host = host
+        self._alarms = alarms
+        self.busy = False
+        """Somebody runs what is due."""
+        self.running: Run | None = None
+        self.given_up: Run | None = None
+        """The run that abort() ended for good, which its file does not say yet."""
+
+    async def run(self) -> None:
+        """Run what is due, one after another. Raises what keeps the actor from it: a reset, a failed opening."""
+        host = self._host
+        try:
+            while await self._run_first():
+                if self._alarms.due is None or self._alarms.due > self._now_us() or host.node.draining or host.dead:
+                    break
+        finally:
+            self.busy = False
+            if host.is_open:
+                host.node.wakeups.expect(host)
+                host.node.rested(host)
+
+    async def _run_first(self) -> bool:
+        """Run what is due first; whether something was."""
+        host, alarm = self._host, self._host.kind.alarm
+        assert alarm is not None
+        try:
+            outcome = await self._send(Handler("alarm", _run_alarm, alarm.suspends))
+        except Exception as error:
+            run = self.running
+            if run is None or host.dead:  # it never began, or was cut off: no fault of the handler's
+                raise
+            outcome = await self._send(Handler("alarm", _note_failure, False), run, error)
+        finally:
+            self.running = None
+        if outcome is not None:
+            host.node.metrics.alarms[outcome] += 1
+        return outcome is not None
+
+    async def _send(self, handler: Handler, *args: object) -> Any:
+        """A message of our own: beside the mailbox's limits, for there is one at a time."""
+        host = self._host
+        if host.dead:
+            raise host.reset_error()
+        reply: asyncio.Future[Any] = host.node.loop.create_future()
+        host.delivery.accept(Message(handler, args, {}, 0, Context(), reply), bounded=False)
+        return await reply
+
+    def begin(self) -> Run | None:
+        """Take the first run that is due, in the segment that begins it."""
+        node, now = self._host.node, self._now_us()
+        rows = self._host.writes.rows(_FIRST_DUE, now)
+        if not rows:
+            return None
+        *run, due = rows[0]
+        node.wakeups.began(self._host.address)
+        node.metrics.alarm_lateness.add(now - due)
+        self.running = Run(*run)
+        return self.running
+
+    def give_up(self) -> None:
+        """The run that is under way ends with this incarnation, and is owed no more."""
+        self.given_up = self.running
+
+    async def abandon(self, run: Run) -> None:
+        """Have the file say that a run of a former incarnation is owed no more. Raises as `run`."""
+        await self._send(Handler("alarm", _abandon, False), run)
+        self._host.node.metrics.alarms["abandoned"] += 1
+
+    def fail(self, run: Run, error: BaseException) -> str:
+        """The run failed, and its last segment was taken back: retry it, or give it up; which of the two."""
+        text = f"{type(error).__name__}: {error}"
+        address, name = self._host.address, run.name or "alarm"
+        if run.retries >= RETRIES_MAX:
+            log.error("%s of %s failed %d times and is given up", name, address, run.retries + 1, exc_info=error)
+            self._alarms.end(run, "abandoned", text)
+            return "abandoned"
+        delay = retry_seconds(run.retries + 1, self._host.node.clock.random)
+        log.warning("%s of %s failed and is run again in %.1f s", name, address, delay, exc_info=error)
+        self._alarms.retry(run, self._now_us() + round(delay * 1e6), text)
+        return "retried"
+
+    def _now_us(self) -> int:
+        return self._host.node.clock.now_us()
+
+
+async def _run_alarm(actor: Any) -> str | None:
+    host: Host = actor._z0_host
+    run = host.alarms.runs.begin()
+    if run is None:
+        return None
+    info = AlarmInfo(scheduled_time=moment(run.scheduled), retry_count=run.retries, name=run.name or None)
+    alarm = host.kind.alarm
+    assert alarm is not None
+    if alarm.suspends:
+        await _limited(host, alarm.function(actor, info))
+    else:
+        await alarm.function(actor, info)
+    host.alarms.end(run, "ok")
+    return "ok"
+
+
+async def _limited(host: Host, running: Any) -> None:
+    """Wait for the handler, within its time limit (as Durable Objects: 15 minutes)."""
+    limit, task = host.node.limits.alarm_seconds, asyncio.current_task()
+    assert task is not None
+    expired = False
+
+    def expire() -> None:
+        nonlocal expired
+        expired = True
+        task.cancel()
+
+    timer = host.node.clock.call_later(limit, expire)
+    try:
+        await running
+    except asyncio.CancelledError:
+        if not expired:
+            raise
+        task.uncancel()
+        raise LimitExceeded(f"alarm() of {host.address} took more than {limit:g} seconds (alarm_seconds)") from None
+    finally:
+        timer.cancel()
+
+
+async def _abandon(actor: Any, run: Run) -> None:
+    host: Host = actor._z0_host
+    host.alarms.end(run, "abandoned", "abort(retry_alarm=False)")
+
+
+async def _note_failure(actor: Any, run: Run, error: BaseException) -> str:
+    host: Host = actor._z0_host
+    return host.alarms.runs.fail(run, error)
