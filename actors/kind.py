@@ -7,6 +7,7 @@ from .database import Template, Value
 from .handlers import Handler, can_suspend, handlers_of
 from .migrations import declared
 from .names import check_name
+from .schema import OUTCOMES_DDL
 from .stub import stub_class
 
 
@@ -30,7 +31,8 @@ class Kind:
     def image(self, meta: dict[str, Value]) -> bytes:
         """The content of a new file."""
         if self._template is None:
-            self._template = Template(self.cls._z0_schema)
+            outcomes = () if self.alarm is None else (OUTCOMES_DDL,)
+            self._template = Template((*self.cls._z0_schema, *outcomes))
         return self._template.image(meta)
 
 

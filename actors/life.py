@@ -72,7 +72,7 @@ async def open_later(host: Host) -> None:
             host.alarms.indexed = ACTIVE if active else None
             node.metrics.first_activations[host.address.namespace] += 1
         clean = _is_clean(host, path)
-        database, meta = _open_file(host, path)
+        database, meta = await _open_in_thread(host, path)
         if not clean:
             try:
                 await node.threads.call(partial(_make_durable, host, database))
@@ -91,6 +91,21 @@ async def open_later(host: Host) -> None:
     if not host.dead:
         _opened(host)
         host.delivery.pump()
+
+
+async def _open_in_thread(host: Host, path: Path) -> tuple[Database, dict[str, object]]:
+    """As `_open_file`, while other work goes on."""
+    opening = host.node.threads.call(partial(_open_file, host, path))
+    try:
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        opening.add_done_callback(_drop_opened)
+        raise
+
+
+def _drop_opened(opening: asyncio.Future[tuple[Database, dict[str, object]]]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result()[0].abandon()
 
 
 def _path(host: Host) -> Path:

@@ -124,8 +124,9 @@ class Node:
 
     def _busy(self) -> bool:
         """Whether something will go on by itself, without time passing."""
-        held = sum(host.turn is not None for host in self.held)
-        return bool(self.threads.in_flight or self.dirty > held or self.catalog.writing)
+        if self.threads.in_flight or self.catalog.writing:
+            return True
+        return self.dirty > sum(host.turn is not None for host in self.held) if self.dirty else False
 
     def _progressed(self) -> None:
         self._look_again()
@@ -175,14 +176,14 @@ class Node:
         if self.draining and (sender is None or sender.dead):
             raise RuntimeClosed
 
-    def host(self, kind: Kind, address: Address) -> Host:
-        """The actor's live host; it may be opening. Raises what opening raises, when it can open at once."""
+    def host(self, kind: Kind, address: Address, *, at_once: bool = True) -> Host:
+        """The actor's live host; it may be opening. Raises what opening raises, when it is opened `at_once`."""
         host = self.hosts.get(address)
         if host is not None:
             self.touch(host)
             return host
         host = self.hosts[address] = Host(self, kind, address)
-        if not life.open_now(host):
+        if not (at_once and life.open_now(host)):
             opening = self.spawn(life.open_later(host))
             self._opening.add(opening)
             opening.add_done_callback(self._opening.discard)

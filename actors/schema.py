@@ -18,7 +18,7 @@ OUTCOMES_DDL = (
     " scheduled INTEGER NOT NULL, ended INTEGER NOT NULL, retries INTEGER NOT NULL, error TEXT,"
     " PRIMARY KEY(name, outcome)) WITHOUT ROWID"
 )
-"""Made with the first outcome: most actors have no alarms."""
+"""Only in files of classes that have alarms; made with the first outcome when the class has got them later."""
 
 ACTOR_SCHEMA = (
     "CREATE TABLE z0_meta(key TEXT PRIMARY KEY, value) WITHOUT ROWID",

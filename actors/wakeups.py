@@ -163,8 +163,8 @@ class Wakeups:
 
     def _open(self, kind: Kind, address: Address, indexed: int | None) -> None:
         """Open an actor and run what is due there."""
-        try:
-            host = self._node.host(kind, address)
+        try:  # in a thread when there are several, so that other work goes on
+            host = self._node.host(kind, address, at_once=len(self._opening) < 2)
         except Exception as error:
             log.warning("%s could not be opened for its alarms: %s", address, error)
             self.began(address)
@@ -209,11 +209,11 @@ class Wakeups:
                 )  # fmt: skip
 
     async def _wake_all(self, page: Callable[[Due], list[Due]]) -> None:
-        after = BEFORE_ALL
-        while due := page(after):
+        due = page(BEFORE_ALL)
+        while due:
             for each in due:
                 await self._wake(each.address)
-            after = due[-1]
+            due = page(due[-1]) if len(due) == _PAGE else []
 
     async def _wake(self, address: Address) -> None:
         """Open an actor that is due, when few enough others are being opened; not one that is in memory."""

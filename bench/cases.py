@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+from .alarm_case import alarm, alarm_late, alarm_month, alarm_restart
 from .append_case import append, append_cpu
 from .call_case import call
 from .callers_case import append_64, entities_64
 from .cold_case import cold
 from .fold_case import fold
+from .idempotent_case import idempotent
 from .memory_case import idle_memory
 from .result import Result
+from .scale_case import scale
 from .settings import Settings
 
 Case = Callable[[Settings], Awaitable[Result]]
@@ -24,4 +27,10 @@ CASES: dict[str, Case] = {
     "cold": cold,
     "fold": fold,
     "idle-memory": idle_memory,
+    "idempotent": idempotent,
+    "alarm": alarm,
+    "alarm-late": alarm_late,
+    "alarm-restart": alarm_restart,
+    "alarm-month": alarm_month,
+    "scale": scale,
 }

@@ -29,6 +29,7 @@ from z0.runtime import Runtime
 __all__ = ["Fault", "Point", "VirtualClock", "crash", "fault", "temporary_runtime"]
 
 _MEMORY = "/dev/shm"
+_PASSES_PER_LOOK = 4
 _QUIET_PASSES = 16  # loop iterations without work after which nothing is left to run
 _LOOK_SECONDS = 0.001  # how soon we ask again who is busy, should nobody tell us
 
@@ -121,8 +122,12 @@ class VirtualClock:
         quiet = waited = 0
         ready = getattr(asyncio.get_running_loop(), "_ready", None)  # asyncio's own loop lets us see what is next
         while quiet < _QUIET_PASSES:
-            await pass_once()
-            step = 1 if ready is None or ready else _QUIET_PASSES // 2
+            step = _PASSES_PER_LOOK
+            for _ in range(_PASSES_PER_LOOK):
+                await pass_once()
+                if ready is not None and not ready:
+                    step = _QUIET_PASSES
+                    break
             if not any(busy() for busy in self._watched):
                 quiet, waited = quiet + step, 0
             elif waited < _QUIET_PASSES:  # it may be the loop that has to get on
