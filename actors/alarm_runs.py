@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("z0.actors")
 
+_ERROR_CHARACTERS = 2_000
 _FIRST_DUE = (
     "SELECT name, id, scheduled, retries, due FROM z0_alarms WHERE due <= ? ORDER BY due, name, id LIMIT 1"
 )  # fmt: skip
@@ -133,7 +134,7 @@ class AlarmRuns:
 
     def fail(self, run: Run, error: BaseException) -> str:
         """The run failed, and its last segment was taken back: retry it, or give it up; which of the two."""
-        text = f"{type(error).__name__}: {error}"
+        text = _text(error)
         address, name = self._host.address, run.name or "alarm"
         if run.retries >= RETRIES_MAX:
             log.error("%s of %s failed %d times and is given up", name, address, run.retries + 1, exc_info=error)
@@ -146,6 +147,12 @@ class AlarmRuns:
 
     def _now_us(self) -> int:
         return self._host.node.clock.now_us()
+
+
+def _text(error: BaseException) -> str:
+    """The error as it can be stored: valid Unicode, of a bounded length."""
+    text = f"{type(error).__name__}: {error}"[:_ERROR_CHARACTERS]
+    return text.encode(errors="backslashreplace").decode()
 
 
 async def _run_alarm(actor: Any) -> str | None:

@@ -20,7 +20,7 @@ from .alarm_index import ACTIVE
 from .alarm_runs import AlarmRuns, Run
 from .clock import Span
 from .database import Value
-from .errors import DatabaseFailure, LimitExceeded
+from .errors import DatabaseFailure, LimitExceeded, QueryError
 from .names import check_name
 from .schedule import due_us, moment, next_due, recurrence
 from .schema import OUTCOMES_DDL
@@ -220,8 +220,12 @@ class Alarms:
 
     def _record(self, run: Run, outcome: str, error: str | None, write: Write | None = None) -> None:
         write = write or self._host.writes.write
-        write(OUTCOMES_DDL, ())
-        write(_OUTCOME, (run.name, outcome, run.scheduled, self._now_us(), run.retries, error))
+        row = (run.name, outcome, run.scheduled, self._now_us(), run.retries, error)
+        try:
+            write(_OUTCOME, row)
+        except QueryError:  # the file was made when its class had no alarms
+            write(OUTCOMES_DDL, ())
+            write(_OUTCOME, row)
         self._outcomes += 1
         if not self._outcomes % _TRIM_EVERY:
             write(_OUTCOMES_TRIMMED, (_OUTCOMES_MAX,))

@@ -66,7 +66,7 @@ async def open_later(host: Host) -> None:
             if node.catalog.was_left(host.address):
                 raise ActorFileError(str(path), "the actor's file is gone; put a backup in its place")
             await node.threads.call(partial(_create, path, _image(host)))
-        if not node.catalog.has(host.address):
+        if host.alarms.indexed is None and not node.catalog.has(host.address):
             active = host.kind.alarm is not None
             await node.catalog.register(host.address, node.clock.now_us(), active)
             host.alarms.indexed = ACTIVE if active else None

@@ -79,6 +79,8 @@ class Alarmed(z0.Entity):
         world = self.env
         word, _, rest = step.partition(" ")
         match word:
+            case "fail" if rest == "hard":
+                raise Oops("\ud800" + "x" * 1_000_000)
             case "fail":
                 if info.retry_count < int(rest or 100):
                     raise Oops(f"run {info.retry_count}")
@@ -789,3 +791,31 @@ async def test_a_catalogue_of_the_first_schema_is_upgraded(
         await runtime.get(Alarmed, "x").arm("1 minute")
         await clock.advance("2 minutes")
         assert len(world.runs) == 1
+
+
+async def test_any_error_of_a_handler_can_be_kept(
+    runtime: z0.Runtime, x: Alarmed, world: World, clock: VirtualClock
+) -> None:
+    await x.plan("fail hard")
+    await x.arm("1 second")
+    await clock.advance("1 hour")
+    assert len(world.runs) == 7
+    assert outcomes(runtime)["", "abandoned"] == 1
+
+
+async def test_outcomes_are_kept_in_a_file_that_was_made_before_its_class_had_alarms(
+    world: World, clock: VirtualClock
+) -> None:
+    class Before(z0.Entity):
+        namespace = "Alarmed"
+        accepts = {"*"}
+
+    async with temporary_runtime(memory=True, env=world, clock=clock) as runtime:
+        await runtime.get(Before, "x").append("old")
+        await runtime.close()
+        async with again(runtime, world, clock) as runtime:
+            x = runtime.get(Alarmed, "x")
+            await x.arm("1 minute")
+            await clock.advance("1 minute")
+            assert outcomes(runtime) == {("", "ok"): 1}
+            assert [fact.type for fact in await x.query_facts()] == ["old", "fired"]

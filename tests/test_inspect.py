@@ -231,3 +231,24 @@ async def test_a_plain_fact_has_every_field_under_its_name(tmp_path: Path) -> No
     plain = inspect.plain(fact)
     assert list(plain) == list(z0.Fact.__struct_fields__)
     assert (plain["id"], plain["hash"], plain["idempotency_key"]) == ("Purse/a@1", fact.hash.hex(), "k")
+
+
+async def test_a_directory_of_the_first_schema_is_read_as_it_is(tmp_path: Path) -> None:
+    async with z0.Runtime(tmp_path / "data") as runtime:
+        await runtime.get(Purse, "a").append("in", amount=1)
+    with sqlite3.connect(tmp_path / "data/catalog.sqlite") as catalogue:
+        catalogue.executescript(
+            "DROP INDEX actors_active; ALTER TABLE actors DROP COLUMN active; ALTER TABLE actors DROP COLUMN version;"
+        )
+    catalogue.close()
+    file = tmp_path / "data/default/Purse/a.sqlite"
+    with sqlite3.connect(file) as actor:
+        actor.executescript(
+            "DROP TABLE z0_alarms; CREATE TABLE z0_alarms(name TEXT PRIMARY KEY, due INTEGER NOT NULL,"
+            " scheduled INTEGER NOT NULL, retries INTEGER NOT NULL DEFAULT 0, error TEXT) WITHOUT ROWID;"
+            "INSERT INTO z0_alarms VALUES('', 5, 5, 0, NULL)"
+        )
+    actor.close()
+    assert [actor.version for actor in inspect.actors(tmp_path / "data")] == [None]
+    assert inspect.wakeups(tmp_path / "data") == []
+    assert inspect.show(file).alarms == [inspect.Alarm("", 5, 5, 0, None, None)]

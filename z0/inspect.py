@@ -36,6 +36,8 @@ class Summary(msgspec.Struct, frozen=True):
     facts: int | None
     next_alarm: int | None
     last_use: int | None
+    version: int | None
+    """How many of its class's migrations it has had."""
 
 
 class Key(msgspec.Struct, frozen=True):
@@ -124,12 +126,14 @@ def actors(
         raise ActorFileError(str(data), "no such data directory")
     with open_reader(data / CATALOG_FILE) as reader:
         most = -1 if limit is None else limit
-        rows = reader.rows(_ACTORS, tenant, tenant, namespace, namespace, len(prefix), prefix, most)
+        columns = _columns(reader, "actors")
+        sql = _ACTORS.format(version="version" if "version" in columns else "NULL")  # a catalogue of the first schema
+        rows = reader.rows(sql, tenant, tenant, namespace, namespace, len(prefix), prefix, most)
     return [_fresh(data, Summary(*row)) for row in rows]
 
 
 _ACTORS = (
-    "SELECT tenant, namespace, name, path, size, facts, next_alarm, last_use FROM actors"
+    "SELECT tenant, namespace, name, path, size, facts, next_alarm, last_use, {version} FROM actors"
     " WHERE (? IS NULL OR tenant = ?) AND (? IS NULL OR namespace = ?) AND substr(name, 1, ?) = ?"
     " ORDER BY tenant, namespace, name LIMIT ?"
 )
@@ -202,8 +206,8 @@ _OUTCOMES = (
     "SELECT name, outcome, times, scheduled, ended, retries, error FROM z0_alarm_outcomes ORDER BY ended DESC LIMIT ?"
 )
 _WAKEUPS = (
-    "SELECT tenant, namespace, name, next_alarm, active FROM actors"
-    " WHERE (active OR next_alarm IS NOT NULL) AND (? IS NULL OR tenant = ?) AND (? IS NULL OR namespace = ?)"
+    "SELECT tenant, namespace, name, next_alarm, {active} AS active FROM actors"
+    " WHERE ({active} OR next_alarm IS NOT NULL) AND (? IS NULL OR tenant = ?) AND (? IS NULL OR namespace = ?)"
     " ORDER BY active DESC, next_alarm LIMIT ?"
 )
 _SNAPSHOTS = "SELECT projection, version, seq, state FROM z0_snapshots ORDER BY projection"
@@ -222,8 +226,8 @@ def _head(reader: Reader) -> tuple[int | None, str | None]:
 
 
 def _alarms(reader: Reader) -> list[Alarm]:
-    columns = {row[0] for row in reader.rows("SELECT name FROM pragma_table_info('z0_alarms')")}
-    sql = _ALARMS.format(recurs="recurs" if "recurs" in columns else "NULL")  # a file of the first schema has none
+    recurs = "recurs" if "recurs" in _columns(reader, "z0_alarms") else "NULL"  # a file of the first schema
+    sql = _ALARMS.format(recurs=recurs)
     return [Alarm(*row) for row in reader.rows(sql)]
 
 
@@ -241,8 +245,13 @@ def wakeups(
         raise ActorFileError(str(data), "no such data directory")
     with open_reader(data / CATALOG_FILE) as reader:
         most = -1 if limit is None else limit
-        rows = reader.rows(_WAKEUPS, tenant, tenant, namespace, namespace, most)
+        active = "active" if "active" in _columns(reader, "actors") else "0"
+        rows = reader.rows(_WAKEUPS.format(active=active), tenant, tenant, namespace, namespace, most)
     return [Wakeup(tenant, namespace, name, due, bool(active)) for tenant, namespace, name, due, active in rows]
+
+
+def _columns(reader: Reader, table: str) -> set[str]:
+    return {name for (name,) in reader.rows("SELECT name FROM pragma_table_info(?)", table)}
 
 
 def _timestamp(reader: Reader, seq: int) -> int | None:
