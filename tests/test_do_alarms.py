@@ -460,3 +460,37 @@ async def test_a_run_that_was_given_up_stays_so_when_a_message_opens_the_actor_f
     async with again(runtime, world, clock):
         await clock.advance("1 day")
     assert len(world.log) == 1
+
+
+@pytest.mark.parametrize("killed", [False, True])
+async def test_a_failure_before_the_file_says_that_a_run_was_given_up_makes_it_once_more(
+    runtime: z0.Runtime, bell: Ringing, world: World, clock: VirtualClock, killed: bool
+) -> None:
+    def alarm(room: Room, info: z0.AlarmInfo) -> None:
+        if len(world.log) == 1:
+            room.abort(retry_alarm=False)
+
+    world.script(alarm)
+    await bell.arm("1 hour")
+    with fault(runtime, "open", nth=2) as struck:  # the first time it is opened for the run
+        await clock.advance("1 hour")
+    assert (len(world.log), struck.hits) == (1, 1)
+    if killed:
+        await crash(runtime)
+        async with again(runtime, world, clock):
+            await clock.advance("1 day")
+    else:
+        await clock.advance("1 day")
+    assert [retries for _, _, retries, _ in world.log] == [0, 0]
+
+
+async def test_background_work_may_set_an_alarm(
+    runtime: z0.Runtime, bell: Ringing, world: World, clock: VirtualClock
+) -> None:
+    async def work(room: Room) -> None:
+        await room.clock.sleep("1 minute")
+        room.storage.set_alarm("1 hour")
+
+    await bell.at_once(world.script(lambda room: room.wait_until(work(room)) and None))
+    await clock.advance("2 hours")
+    assert times(world) == [hours(1) + timedelta(minutes=1)]
