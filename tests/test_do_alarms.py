@@ -185,6 +185,16 @@ async def test_delete_all_in_a_handler_ends_the_run_unless_it_is_taken_back(
     assert len(world.log) == (2 if fails or sets else 1)
 
 
+async def test_delete_all_in_its_handler_ends_a_recurring_alarm_and_all_others(
+    bell: Ringing, world: World, clock: VirtualClock
+) -> None:
+    world.scripts["alarm"] = lambda room, info: room.storage.delete_all()
+    await bell.at_once(world.script(lambda room: room.storage.set_alarm(every="1 hour")))
+    await bell.arm("90 minutes", name="named")
+    await clock.advance("1 day")
+    assert times(world) == [hours(1)]
+
+
 async def test_delete_all_takes_every_alarm_also_across_a_restart(
     runtime: z0.Runtime, bell: Ringing, world: World, clock: VirtualClock
 ) -> None:
