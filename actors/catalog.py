@@ -141,6 +141,7 @@ class Catalog:
         self._waiting: Batch = []
         self._running: Batch = []
         self._retry: asyncio.TimerHandle | None = None
+        self._synced = True  # a COMMIT waits for the device
         self._abandoned = False
         self.writing = False
         self.commits = 0
@@ -255,7 +256,11 @@ class Catalog:
 
     def _run(self, batch: Batch) -> None:
         failure: Exception | None = None
+        awaited = any(isinstance(told, asyncio.Future) for _sql, _bindings, told in batch)
         try:
+            if awaited != self._synced:  # what is only noted may be lost in a power cut: it is in the actors' files
+                self._database.relax(not awaited)
+                self._synced = awaited
             self._database.begin()
             for sql, bindings, _told in batch:
                 self._database.write(sql, bindings)

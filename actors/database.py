@@ -278,9 +278,9 @@ class Database(WalAccount):
             self._connection.set_busy_timeout(_BUSY_MS)
         return self._checkpointed(pages, copied)
 
-    def relax(self) -> None:
-        """From here on a COMMIT need not wait for the device (for what can be rebuilt)."""
-        self._run("PRAGMA synchronous=NORMAL")
+    def relax(self, relaxed: bool = True) -> None:
+        """From here on a COMMIT need not wait for the device (for what can be rebuilt), or must."""
+        self._run(f"PRAGMA synchronous={'NORMAL' if relaxed else 'FULL'}")
 
     def size(self) -> int:
         """Bytes of the database, free pages apart."""
