@@ -76,7 +76,9 @@ class AlarmRuns:
         host = self._host
         try:
             while await self._run_first():
-                if self._alarms.due is None or self._alarms.due > self._now_us() or host.node.draining or host.dead:
+                if host.dead:  # reset since the run was committed: who is due next is not seen to here
+                    raise host.reset_error()
+                if self._alarms.due is None or self._alarms.due > self._now_us() or host.node.draining:
                     break
         finally:
             self.busy = False
@@ -135,6 +137,9 @@ class AlarmRuns:
         """The run failed, and its last segment was taken back: retry it, or give it up; which of the two."""
         text = f"{type(error).__name__}: {error}"
         address, name = self._host.address, run.name or "alarm"
+        if not self._alarms.owes(run):
+            log.warning("%s of %s failed after delete_all(), and is not run again", name, address, exc_info=error)
+            return "abandoned"
         if run.retries >= RETRIES_MAX:
             log.error("%s of %s failed %d times and is given up", name, address, run.retries + 1, exc_info=error)
             self._alarms.end(run, "abandoned", text)
