@@ -215,14 +215,13 @@ class Alarms:
         if not rows:
             return
         recurs = rows[0][0]
+        due = None if recurs is None else next_due(recurs, run.scheduled, self._now_us())
         self._record(run, outcome, error)
-        if recurs is None:
+        if due is None:
             writes.write(_REMOVE, (run.name, run.id))
-            self._changed(None)
         else:
-            due = next_due(recurs, run.scheduled, self._now_us())
             writes.write(_RESET, (due, due, recurs, run.name, run.id))
-            self._changed(due)
+        self._changed(due)
 
     def _record(self, run: Run, outcome: str, error: str | None, write: Write | None = None) -> None:
         write = write or self._host.writes.write

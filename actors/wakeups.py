@@ -176,8 +176,11 @@ class Wakeups:
     def _again(self, kind: Kind, address: Address) -> None:
         node = self._node
         del self._retries[address]
-        if address in node.hosts:  # which looks into its file by itself, or is lost once more
+        host = node.hosts.get(address)
+        if host is not None:  # which looks into its file by itself, or is lost once more
             self._failures.pop(address, None)
+            if host.is_open:
+                self.expect(host)
         elif address in node.closing:
             self._later(kind, address)
         else:

@@ -181,6 +181,25 @@ async def test_that_becomes_due_while_the_catalogue_is_being_asked(
     assert world.runs == ["x", "y"]
 
 
+async def test_whose_next_time_cannot_be_told_for_a_while(
+    runtime: z0.Runtime, world: World, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = runtime.get(Sleeper, "x")
+    await x.arm(None, cron="0 * * * *", timezone="Europe/Berlin")
+
+    def unknown(*_: object) -> int:
+        raise ValueError("not a time zone: 'Europe/Berlin'")
+
+    monkeypatch.setattr("z0.actors.alarms.next_due", unknown)
+    await clock.advance("1 day")
+    assert 50 < len(world.runs) < 150, "with growing delays, and not for ever at once"
+    monkeypatch.undo()
+    await clock.advance("1 hour")
+    world.runs.clear()
+    await clock.advance("1 day")
+    assert len(world.runs) == 24
+
+
 async def test_that_is_set_anew_before_a_run_of_its_name_has_been_given_up(
     runtime: z0.Runtime, world: World, clock: VirtualClock
 ) -> None:
