@@ -508,4 +508,4 @@ def test_any_interleaving_ends_as_the_model_says() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_any_of_many_long_interleavings_ends_as_the_model_says() -> None:
-    search(examples=150, steps=50)
+    search(examples=500, steps=50)
