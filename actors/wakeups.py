@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("z0.actors")
 
 _PAGE = 256
+_OPENING_SECONDS = 30.0  # others wait no longer for one whose start() takes long
 _ASK_AGAIN_US = 1_000_000  # when the catalogue could not be read
 _STALE_MAX = 1_000  # alarms that were moved since, which are still expected at their former times
 
@@ -49,7 +50,7 @@ class Wakeups:
         self._looking: asyncio.Task[None] | None = None
         self._look_again = self._unclean = False
         self._openings = asyncio.Semaphore(node.limits.alarm_openings)
-        self._opening: set[Address] = set()
+        self._opening: dict[Address, Timer] = {}
         self._failures: dict[Address, int] = {}
         self._retries: dict[Address, Timer] = {}  # ... and when they are opened again
         self._reported: set[str] = set()
@@ -160,9 +161,10 @@ class Wakeups:
         self._later(host.kind, host.address)
 
     def began(self, address: Address) -> None:
-        """An actor that was opened for its alarms has begun to run them: another may be opened."""
-        if address in self._opening:
-            self._opening.discard(address)
+        """An actor that was opened for its alarms has begun to run them, or takes too long: another may be opened."""
+        timer = self._opening.pop(address, None)
+        if timer is not None:
+            timer.cancel()
             self._openings.release()
 
     def _later(self, kind: Kind, address: Address) -> None:
@@ -257,7 +259,8 @@ class Wakeups:
             elsewhere = address in node.hosts or address in node.closing or address in self._retries
             if kind is not None and indexed is not None and not elsewhere and not node.draining:
                 opened = True
-                self._opening.add(address)
+                enough = partial(self.began, address)
+                self._opening[address] = node.clock.call_later(_OPENING_SECONDS, enough)
                 self._open(kind, address, indexed)
         finally:
             if not opened:

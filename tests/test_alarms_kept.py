@@ -19,13 +19,17 @@ class World:
 
     def __init__(self) -> None:
         self.runs: list[str] = []
-        self.give_up = self.clear = False
+        self.give_up = self.clear = self.hang = False
 
 
 class Sleeper(z0.Actor):
     """Sets alarms; its file is all that knows of them."""
 
     env: World
+
+    async def start(self) -> None:
+        if self.env.hang and self.name.startswith("slow"):
+            await self.clock.sleep("1 day")
 
     async def arm(self, when: Any, name: str | None = None, **how: Any) -> None:
         self.storage.set_alarm(when, name, **how)
@@ -259,3 +263,14 @@ async def test_nothing_that_was_to_be_tried_again_outlives_the_runtime(world: Wo
         with fault(runtime, "storage"), pytest.raises(z0.ActorReset):
             await x.put()
     assert [timer for timer in clock._timers if not timer.cancelled] == []
+
+
+async def test_actors_that_never_start_do_not_keep_the_others_from_running(
+    runtime: z0.Runtime, world: World, clock: VirtualClock
+) -> None:
+    for name in ("slow1", "slow2", "x"):
+        await runtime.get(Sleeper, name).arm(60)
+        await runtime.evict(Sleeper, name)
+    world.hang = True
+    await clock.advance("2 minutes")
+    assert world.runs == ["x"]
