@@ -74,15 +74,19 @@ class AlarmRuns:
 
     async def run(self) -> None:
         """Run what is due, one after another. Raises what keeps the actor from it: a reset, a failed opening."""
-        host = self._host
+        host, failed = self._host, True
         try:
             while await self._run_first():
-                if self._alarms.due is None or self._alarms.due > self._now_us() or host.node.draining or host.dead:
+                if host.dead:  # reset since the run was committed: who is due next is not seen to here
+                    raise host.reset_error()
+                if self._alarms.due is None or self._alarms.due > self._now_us() or host.node.draining:
                     break
+            failed = False
         finally:
             self.busy = False
             if host.is_open:
-                host.node.wakeups.expect(host)
+                if not failed:  # else not at once
+                    host.node.wakeups.expect(host)
                 host.node.rested(host)
 
     async def _run_first(self) -> bool:
@@ -136,14 +140,24 @@ class AlarmRuns:
         """The run failed, and its last segment was taken back: retry it, or give it up; which of the two."""
         text = _text(error)
         address, name = self._host.address, run.name or "alarm"
-        if run.retries >= RETRIES_MAX:
+        if not self._alarms.owes(run):
+            log.warning("%s of %s failed after delete_all(), and is not run again", name, address, exc_info=error)
+            return "abandoned"
+        if run.retries >= RETRIES_MAX and self._given_up(run, text):
             log.error("%s of %s failed %d times and is given up", name, address, run.retries + 1, exc_info=error)
-            self._alarms.end(run, "abandoned", text)
             return "abandoned"
         delay = retry_seconds(run.retries + 1, self._host.node.clock.random)
         log.warning("%s of %s failed and is run again in %.1f s", name, address, delay, exc_info=error)
         self._alarms.retry(run, self._now_us() + round(delay * 1e6), text)
         return "retried"
+
+    def _given_up(self, run: Run, error: str) -> bool:
+        """End a run for good; an alarm whose next time nobody can tell is tried again instead of being dropped."""
+        try:
+            self._alarms.end(run, "abandoned", error)
+        except ValueError:  # its time zone is not known here any more
+            return False
+        return True
 
     def _now_us(self) -> int:
         return self._host.node.clock.now_us()

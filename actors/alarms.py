@@ -35,8 +35,9 @@ _CURRENT = "SELECT id, due, scheduled, recurs, retries, error FROM z0_alarms WHE
 _COUNT = "SELECT count(*) FROM z0_alarms"
 _INSERT = "INSERT INTO z0_alarms(name, id, due, scheduled, recurs) VALUES(?, ?, ?, ?, ?)"
 _RESET = "UPDATE z0_alarms SET due = ?, scheduled = ?, recurs = ?, retries = 0, error = NULL WHERE name = ? AND id = ?"
+_REPLACE = _RESET.replace("SET", "SET id = ?,")
 _RETRY = "UPDATE z0_alarms SET due = ?, retries = ?, error = ? WHERE name = ? AND id = ?"
-_RECURS = "SELECT recurs FROM z0_alarms WHERE name = ? AND id = ?"
+_OWED = "SELECT recurs FROM z0_alarms WHERE name = ? AND id = ? AND scheduled = ?"
 _ONCE = "UPDATE z0_alarms SET recurs = NULL WHERE name = ? AND id = ?"
 _REMOVE = "DELETE FROM z0_alarms WHERE name = ? AND id = ?"
 _REMOVE_OTHERS = "DELETE FROM z0_alarms WHERE name = ? AND id <> ?"
@@ -88,18 +89,19 @@ class Alarms:
         due = due_us(when, now) if when is not None else next_due(recurs or "", now, now)
         name = _checked(name)
         current = self._current(name)
+        id = self._last_id + 1  # a new one, so that the end of a former run cannot be taken for this one's
         if current is not None and not self._is_running(name, current[0]):
             if current[1:4] == (due, due, recurs):
                 return
             self._record(Run(name, current[0], current[2], current[4]), "replaced", current[5], write)
             host.node.metrics.alarms["replaced"] += 1
-            write(_RESET, (due, due, recurs, name, current[0]))
+            write(_REPLACE, (id, due, due, recurs, name, current[0]))
         else:
             self._refuse_too_many()
             if current is not None and current[3] is not None:
                 write(_ONCE, (name, current[0]))
-            self._last_id += 1
-            write(_INSERT, (name, self._last_id, due, due, recurs))
+            write(_INSERT, (name, id, due, due, recurs))
+        self._last_id = id
         self._changed(due)
 
     def get(self, name: str | None) -> datetime | None:
@@ -202,21 +204,24 @@ class Alarms:
         self._host.writes.write(_RETRY, (due, run.retries + 1, error, run.name, run.id))
         self._changed(due)
 
+    def owes(self, run: Run) -> bool:
+        """Whether the run is still to be ended: neither was it, nor was everything deleted, nor the alarm set anew."""
+        return bool(self._host.writes.rows(_OWED, run.name, run.id, run.scheduled))
+
     def end(self, run: Run, outcome: str, error: str | None = None) -> None:
         """The run is over: go on to the alarm's next time, or remove it."""
         writes = self._host.writes
-        rows = writes.rows(_RECURS, run.name, run.id)
+        rows = writes.rows(_OWED, run.name, run.id, run.scheduled)
         if not rows:
-            return  # delete_all() took it
+            return
         recurs = rows[0][0]
+        due = None if recurs is None else next_due(recurs, run.scheduled, self._now_us())
         self._record(run, outcome, error)
-        if recurs is None:
+        if due is None:
             writes.write(_REMOVE, (run.name, run.id))
-            self._changed(None)
         else:
-            due = next_due(recurs, run.scheduled, self._now_us())
             writes.write(_RESET, (due, due, recurs, run.name, run.id))
-            self._changed(due)
+        self._changed(due)
 
     def _record(self, run: Run, outcome: str, error: str | None, write: Write | None = None) -> None:
         write = write or self._host.writes.write

@@ -198,14 +198,14 @@ class Catalog:
         return self._reader.rows(sql, *bindings)
 
     async def flushed(self) -> None:
-        """Return when everything noted so far is written."""
+        """Return when everything noted so far is written, or could not be now: it is all in the actors' files."""
         if self.writing or self._waiting:
-            await asyncio.shield(self.written("SELECT 1", ()))
+            with contextlib.suppress(DatabaseFailure):
+                await asyncio.shield(self.written("SELECT 1", ()))
 
     async def close(self) -> None:
         """Write what is noted and close."""
-        with contextlib.suppress(DatabaseFailure):  # of what was noted, everything is in the actors' files
-            await self.flushed()
+        await self.flushed()
         self._forget_retry()
         self._reader.close()
         self._thread.shutdown(wait=True)

@@ -47,10 +47,20 @@ def encode(value: Any) -> bytes:
 def decode_as(stored: bytes, kind: Any, what: str) -> Any:
     """The stored value as the type that it is declared to be. Raises InvalidValue; `what` is named in it."""
     try:
-        return msgspec.convert(decode(stored), kind)
+        value = decode(stored)
+    except Exception as error:
+        raise damaged(what, error) from error
+    try:
+        return value if kind is Any else msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
         name = getattr(kind, "__qualname__", str(kind))
         raise InvalidValue(f"{what} is no {name}: {error}; read it as the type that it was stored as") from error
+
+
+def damaged(what: str, error: Exception) -> InvalidValue:
+    """The error for stored bytes that `decode` cannot read, whatever it raised."""
+    reason = f"{type(error).__name__}: {error}"
+    return InvalidValue(f"{what} is damaged, or was not written by z0 ({reason}); replace or delete it")
 
 
 def digest(value: object) -> bytes:

@@ -42,7 +42,7 @@ class Delivery:
         if bounded:
             host.mailbox.accept(message, self.running, host.turn)
         else:
-            host.mailbox.append(message)
+            host.mailbox.accept_own(message)
         host.ready = False
         if host.running:
             host.node.loop.call_soon(self.pump)

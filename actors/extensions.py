@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from functools import partial
@@ -83,21 +83,36 @@ def _pack_enum(value: enum.Enum, room: int) -> Any:
     return pack(value.value, room)
 
 
-def _pack_list(value: list[Any], room: int) -> list[Any]:
+def _pack_list(value: Iterable[Any], room: int) -> list[Any]:
     return [item if type(item) in PLAIN else pack(item, room) for item in value]
 
 
-def _pack_items(code: int, value: Any, room: int) -> Any:
-    return _Ext(code, _encode(_pack_list(value, room)))
+def _pack_tuple(value: tuple[Any, ...], room: int) -> Any:
+    return _Ext(_TUPLE, _encode(_pack_list(value, room)))
+
+
+def _pack_set(code: int, value: Any, room: int) -> Any:
+    return _Ext(code, _encode(_pack_hashed(value, room)))
+
+
+def _pack_hashed(values: Any, room: int) -> list[Any]:
+    """Items of a set or keys of a dict. Raises TypeError for what could not be read again as such."""
+    packed = _pack_list(values, room)
+    if any(type(value) not in PLAIN for value in values):
+        try:
+            found = len(set(_decode(_encode(packed))))
+        except TypeError:  # not hashable: structs and dataclasses come back as dicts
+            found = 0
+        if found != len(values):
+            raise TypeError("items of a set and keys of a dict come back as plain data, and must differ as such")
+    return packed
 
 
 def _pack_dict(value: dict[Any, Any], room: int) -> Any:
     if all(type(key) in PLAIN for key in value):
         return {key: item if type(item) in PLAIN else pack(item, room) for key, item in value.items()}
-    flat = [pack(part, room) for pair in value.items() for part in pair]
-    if any(type(key) in (list, dict) for key in flat[::2]):
-        raise TypeError("a key of a dict cannot be a struct or dataclass")
-    return _Ext(_DICT, _encode(flat))
+    items = _pack_list(value.values(), room)
+    return _Ext(_DICT, _encode([part for pair in zip(_pack_hashed(value, room), items, strict=True) for part in pair]))
 
 
 def _pack_struct(value: msgspec.Struct, room: int) -> Any:
@@ -117,13 +132,20 @@ def _pack_dataclass(value: Any, room: int) -> Any:
 def _pack_datetime(value: datetime, room: int) -> Any:
     if value.utcoffset() == timedelta(0):
         return value
-    return _Ext(_DATETIME, value.isoformat().encode())
+    return _Ext(_DATETIME, _iso(value))
 
 
 def _pack_time(value: time, room: int) -> Any:
     if value.tzinfo is not None and value.utcoffset() is None:
         raise ValueError("a time of day with a time zone whose offset depends on the date; store a datetime")
-    return _Ext(_TIME, value.isoformat().encode())
+    return _Ext(_TIME, _iso(value))
+
+
+def _iso(value: datetime | time) -> bytes:
+    offset = value.utcoffset()
+    if offset is not None and offset.microseconds:  # Python itself reads some of these as UTC
+        raise ValueError("an offset from UTC of a fraction of a second")
+    return value.isoformat().encode()
 
 
 def _pack_date(value: date, room: int) -> Any:
@@ -156,9 +178,9 @@ _PACKERS: dict[type, Packer] = {  # the first that fits: subclasses before their
     enum.Enum: _pack_enum,
     list: _pack_list,
     dict: _pack_dict,
-    tuple: partial(_pack_items, _TUPLE),
-    set: partial(_pack_items, _SET),
-    frozenset: partial(_pack_items, _FROZENSET),
+    tuple: _pack_tuple,
+    set: partial(_pack_set, _SET),
+    frozenset: partial(_pack_set, _FROZENSET),
     datetime: _pack_datetime,
     date: _pack_date,
     time: _pack_time,

@@ -266,7 +266,7 @@ class Host:
             turn.done = True
         else:
             turn.settle(None)
-        if self.alarms.touched:
+        if self.alarms.touched and not self.dead:
             self.alarms.committed()
         if self.outbox:
             self.outbox.release()

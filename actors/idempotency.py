@@ -84,7 +84,7 @@ def once(message: str, function: Function, mark: Once) -> Function:
                 break
             if stored != hashed:
                 raise IdempotencyConflict(key, f"arguments of {message}")
-            return codec.decode(reply) if kind is Any else codec.decode_as(reply, kind, f"the reply of {message}")
+            return codec.decode_as(reply, kind, f"the reply of {message}")
         done = running[message, key] = asyncio.get_running_loop().create_future()
         try:
             reply = await function(actor, *args, **kwargs)

@@ -249,7 +249,7 @@ async def close(host: Host, reason: str) -> None:
             await _leave(host)
             host.node.metrics.evictions[reason] += 1
     except BaseException as error:
-        if isinstance(error, Exception) and not host.dead:
+        if isinstance(error, Exception) and host.state is not State.RESET:
             log.warning("actor %s was not closed cleanly", host.address, exc_info=True)
         host.reset(f"closing failed: {error!r}")
         if not isinstance(error, (Exception, Aborted)):
@@ -302,6 +302,9 @@ async def _leave(host: Host) -> None:
     try:
         await node.threads.call(partial(_close_file, host, purging(host)))
         _list(host, facts)
+    except BaseException:
+        node.wakeups.lost(host)  # the catalogue does not know when it is due
+        raise
     finally:
         host.abandon("it was evicted", State.EVICTED)
         node.left(host)

@@ -90,6 +90,11 @@ class Mailbox(deque[Message]):
         self._metrics.posted += 1
         self.append(message)
 
+    def accept_own(self, message: Message) -> None:
+        """Take in what the actor sends itself, beside the limits."""
+        message.accepted_ns = perf_ns()
+        self.append(message)
+
     def begin(self) -> None:
         """Take the first message out: it begins."""
         message = self.popleft()

@@ -19,7 +19,7 @@ from .clock import EPOCH, Span, seconds
 RETRIES_MAX = 6
 """Counted retries of an alarm; the run before them makes seven (as Durable Objects)."""
 _BACKOFF_SECONDS, _BACKOFF_MAX, _JITTER = 2, 9, 0.25
-_SHORTEST_US = 1_000
+_SHORTEST, _LONGEST = 0.001, 1_000 * 365 * 86_400.0  # seconds
 _LAST_US = (datetime.max.replace(tzinfo=UTC) - EPOCH) // timedelta(microseconds=1)
 _ZONE = "TZ="
 
@@ -27,7 +27,7 @@ _ZONE = "TZ="
 def due_us(when: datetime | Span, now_us: int) -> int:
     """The time in µs since the epoch: of an aware datetime, or after a span; the past is now. Raises ValueError."""
     if not isinstance(when, datetime):
-        due = now_us + round(seconds(when) * 1e6)
+        due = now_us + round(min(seconds(when), float(_LAST_US)) * 1e6)
     elif when.tzinfo is None:
         raise ValueError(f"not a time: {when!r} has no time zone; use an aware datetime, such as datetime.now(UTC)")
     else:
@@ -45,15 +45,16 @@ def moment(us: int) -> datetime:
 def recurrence(every: Span | None, cron: str | None, timezone: str) -> str | None:
     """How an alarm recurs, as it is stored: "90 seconds", or a cron expression behind its time zone.
 
-    None: it does not. Raises ValueError for an interval below 1 ms, an expression or a zone that does not exist.
+    None: it does not. Raises ValueError for an interval below 1 ms or above 1,000 years, an expression or a zone that
+    does not exist.
     """
     if every is not None and cron is not None:
         raise ValueError("give every or cron, not both")
     if every is not None:
-        us = round(seconds(every) * 1e6)
-        if us < _SHORTEST_US:
-            raise ValueError(f"an alarm cannot recur every {every!r}; at least every millisecond")
-        return f"{us / 1e6:.6f}".rstrip("0").rstrip(".") + " seconds"
+        span = seconds(every)
+        if not _SHORTEST <= span <= _LONGEST:
+            raise ValueError(f"an alarm cannot recur every {every!r}; from every millisecond to every 1,000 years")
+        return f"{span:.6f}".rstrip("0").rstrip(".") + " seconds"
     if cron is None:
         return None
     text = f"{_ZONE}{timezone} {cron}"

@@ -71,7 +71,7 @@ class Storage:
         """The value of the key, or `default`; of a list of keys, a dict of those that are there, in key order.
 
         Values come back as they were put; structs and dataclasses as dicts, or as what `type` says. Raises
-        InvalidValue when a value does not fit the type.
+        InvalidValue when a value does not fit the type, or is damaged.
         """
         if isinstance(key, builtins.list):
             if default is not None:
@@ -285,7 +285,12 @@ class Storage:
 
 
 def _value(key: str, stored: bytes, kind: Any) -> Any:
-    return codec.decode(stored) if kind is Any else codec.decode_as(stored, kind, f"the value of key {key!r}")
+    if kind is not Any:
+        return codec.decode_as(stored, kind, f"the value of key {key!r}")
+    try:
+        return codec.decode(stored)
+    except Exception as error:
+        raise codec.damaged(f"the value of key {key!r}", error) from error
 
 
 def _key(key: object) -> str:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from .alarm_index import BEFORE_ALL, Due
 from .clock import Timer
+from .errors import Z0Error
 from .names import Address
 from .schedule import retry_seconds
 
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("z0.actors")
 
 _PAGE = 256
+_OPENING_SECONDS = 30.0  # others wait no longer for one whose start() takes long
+_ASK_AGAIN_US = 1_000_000  # when the catalogue could not be read
+_STALE_MAX = 1_000  # alarms that were moved since, which are still expected at their former times
 
 
 class Wakeups:
@@ -38,6 +42,7 @@ class Wakeups:
         """Nothing is expected yet."""
         self._node = node
         self._expected: list[tuple[int, int, Host]] = []  # actors in memory, the earliest first
+        self._expected_most = _STALE_MAX
         self._order = itertools.count()
         self._evicted_us: int | None = None  # when an actor is due that is not in memory
         self._timer: Timer | None = None
@@ -45,8 +50,9 @@ class Wakeups:
         self._looking: asyncio.Task[None] | None = None
         self._look_again = self._unclean = False
         self._openings = asyncio.Semaphore(node.limits.alarm_openings)
-        self._opening: set[Address] = set()
+        self._opening: dict[Address, Timer] = {}
         self._failures: dict[Address, int] = {}
+        self._retries: dict[Address, Timer] = {}  # ... and when they are opened again
         self._reported: set[str] = set()
 
     # What is expected
@@ -55,8 +61,16 @@ class Wakeups:
         """Note when an actor in memory is due."""
         due = host.alarms.due
         if due is not None and not host.alarms.runs.busy:
+            if len(self._expected) >= self._expected_most:
+                self._forget_stale()
             heapq.heappush(self._expected, (due, next(self._order), host))
             self._arm()
+
+    def _forget_stale(self) -> None:
+        """Expect only what is still so: alarms may be moved many times before they are due."""
+        true = {each[2]: each for each in self._expected if each[2].is_open and each[2].alarms.due == each[0]}
+        self._expected = sorted(true.values())
+        self._expected_most = 2 * len(true) + _STALE_MAX
 
     def evicted(self, due: int | None) -> None:
         """Note that an actor is due then that is not in memory; the catalogue knows which."""
@@ -67,15 +81,24 @@ class Wakeups:
     def lost(self, host: Host) -> None:
         """An actor was reset: open it again by and by, for only its file knows when it is due."""
         alarms = host.alarms
-        if (
-            host.kind.alarm is not None
-            and not alarms.runs.busy
-            and (alarms.due is not None or alarms.indexed is not None)
-        ):
+        if host.kind.alarm is None or alarms.runs.busy or self._node.draining:
+            return  # whoever runs its alarms sees to it
+        if alarms.due is not None or alarms.indexed is not None or self._overdue(host.address):
             self._later(host.kind, host.address)
+
+    def _overdue(self, address: Address) -> bool:
+        """Whether the catalogue has had the actor looked for, which was in vain when it was being opened."""
+        try:
+            due = self._node.alarm_index.at(address)
+        except Z0Error:  # who cannot be asked may have
+            return True
+        return due is not None and due <= self._node.clock.now_us()
 
     def stop(self) -> None:
         """Expect nothing any more."""
+        for timer in self._retries.values():
+            timer.cancel()
+        self._retries.clear()
         if self._timer is not None:
             self._timer.cancel()
         if self._looking is not None:
@@ -130,6 +153,7 @@ class Wakeups:
         try:
             if run is not None and not self._node.draining:
                 await self._node.host(host.kind, host.address).alarms.runs.abandon(run)
+                self._failures.pop(host.address, None)
                 return
         except Exception as other:
             error = other
@@ -137,25 +161,28 @@ class Wakeups:
         self._later(host.kind, host.address)
 
     def began(self, address: Address) -> None:
-        """An actor that was opened for its alarms has begun to run them: another may be opened."""
-        if address in self._opening:
-            self._opening.discard(address)
+        """An actor that was opened for its alarms has begun to run them, or takes too long: another may be opened."""
+        timer = self._opening.pop(address, None)
+        if timer is not None:
+            timer.cancel()
             self._openings.release()
 
     def _later(self, kind: Kind, address: Address) -> None:
         """Open the actor once more, the later the more often that has failed."""
-        if self._node.draining:
+        if self._node.draining or address in self._retries:
             return
         failures = self._failures[address] = self._failures.get(address, 0) + 1
         delay = retry_seconds(failures, self._node.clock.random)
-        self._node.clock.call_later(delay, partial(self._again, kind, address))
+        self._retries[address] = self._node.clock.call_later(delay, partial(self._again, kind, address))
 
     def _again(self, kind: Kind, address: Address) -> None:
         node = self._node
-        if node.draining:
-            return
-        if address in node.hosts:  # which has looked into its file by itself
+        del self._retries[address]
+        host = node.hosts.get(address)
+        if host is not None:  # which looks into its file by itself, or is lost once more
             self._failures.pop(address, None)
+            if host.is_open:
+                self.expect(host)
         elif address in node.closing:
             self._later(kind, address)
         else:
@@ -184,11 +211,18 @@ class Wakeups:
             self._looking = self._node.spawn(self._look(), Context())
 
     async def _look(self) -> None:
-        while self._look_again:
-            self._look_again = False
-            unclean, self._unclean = self._unclean, False
-            await self._look_once(unclean)
-        self._looking = None
+        unclean = False
+        try:
+            while self._look_again:
+                self._look_again = False
+                unclean, self._unclean = self._unclean, False
+                await self._look_once(unclean)
+        except Exception as error:
+            log.warning("the catalogue could not be asked for alarms, and will be: %s", error)
+            self._unclean |= unclean
+            self.evicted(self._node.clock.now_us() + _ASK_AGAIN_US)
+        finally:
+            self._looking = None
 
     async def _look_once(self, unclean: bool) -> None:
         index, clock = self._node.alarm_index, self._node.clock
@@ -196,8 +230,9 @@ class Wakeups:
         if unclean:
             self._report(index.unserved(clock.now_us(), served))
             await self._wake_all(lambda after: index.active(after, served, _PAGE))
-        await self._wake_all(lambda after: index.due(after, clock.now_us(), served, _PAGE))
-        self.evicted(index.next(clock.now_us(), served))
+        now = clock.now_us()  # one time for both, so that nobody is due between them
+        await self._wake_all(lambda after: index.due(after, now, served, _PAGE))
+        self.evicted(index.next(now, served))
 
     def _report(self, unserved: list[tuple[str, int]]) -> None:
         for namespace, count in unserved:
@@ -218,11 +253,15 @@ class Wakeups:
     async def _wake(self, address: Address) -> None:
         """Open an actor that is due, when few enough others are being opened; not one that is in memory."""
         await self._openings.acquire()
-        node = self._node
-        kind, indexed = node.kind_of(address.namespace), node.alarm_index.at(address)
-        elsewhere = address in node.hosts or address in node.closing or address in self._failures
-        if kind is None or indexed is None or elsewhere or node.draining:
-            self._openings.release()
-            return
-        self._opening.add(address)
-        self._open(kind, address, indexed)
+        opened, node = False, self._node
+        try:
+            kind, indexed = node.kind_of(address.namespace), node.alarm_index.at(address)
+            elsewhere = address in node.hosts or address in node.closing or address in self._retries
+            if kind is not None and indexed is not None and not elsewhere and not node.draining:
+                opened = True
+                enough = partial(self.began, address)
+                self._opening[address] = node.clock.call_later(_OPENING_SECONDS, enough)
+                self._open(kind, address, indexed)
+        finally:
+            if not opened:
+                self._openings.release()

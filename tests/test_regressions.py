@@ -18,6 +18,7 @@ import pytest
 
 import z0
 from tests.faults import Disk, faulty_disk
+from z0.actors.errors import DatabaseFailure
 from z0.actors.names import file_path
 from z0.testing import VirtualClock, temporary_runtime
 
@@ -441,3 +442,17 @@ async def test_a_stub_does_not_keep_the_memory_of_an_evicted_actor(runtime: z0.R
     gc.collect()
     assert world.seen() is None
     await holder.show()
+
+
+async def test_actors_are_listed_although_the_catalogue_cannot_be_written_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with temporary_runtime(memory=True, env=World(), clock=VirtualClock()) as runtime:
+        await runtime.get(Shop, "a").put("k")
+
+        def broken(self: object) -> None:
+            raise DatabaseFailure("disk I/O error")
+
+        monkeypatch.setattr(runtime.node.catalog._database.__class__, "begin", broken)
+        await runtime.evict(Shop, "a")
+        assert [info.name for info in await runtime.list(Shop)] == ["a"]
+        assert await runtime.versions(Shop) == {0: 1}
+        monkeypatch.undo()

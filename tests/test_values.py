@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import math
+import sqlite3
 from collections import OrderedDict
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
@@ -22,7 +23,7 @@ from z0.actors import codec
 from z0.actors.extensions import DEPTH_MAX
 from z0.testing import VirtualClock, temporary_runtime
 
-offsets = st.timedeltas(timedelta(hours=-23), timedelta(hours=23)).map(timezone)
+offsets = st.integers(-86_000, 86_000).map(lambda seconds: timezone(timedelta(seconds=seconds)))
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
 plain = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | texts | st.binary()
 atoms = (
@@ -191,6 +192,12 @@ CIRCLE.append(CIRCLE)
         "\ud800",
         time(12, tzinfo=ZoneInfo("Europe/Berlin")),
         {Line(Decimal(1)): 1},
+        {Line(Decimal(1))},
+        frozenset([(Line(Decimal(1)),)]),
+        {(Line(Decimal(1)),): 1},
+        {Colour.RED: 1, Colour.RED.value: 2},
+        {Colour.RED, Colour.RED.value},
+        datetime(2026, 1, 1, tzinfo=timezone(timedelta(microseconds=1))),
         msgspec.msgpack.Ext(1, b""),
         nested(0, DEPTH_MAX + 1),
         CIRCLE,
@@ -210,3 +217,44 @@ def test_values_may_be_nested_deeply() -> None:
 def test_extensions_of_others_stay_as_they_are() -> None:
     value = msgspec.msgpack.Ext(99, b"theirs")
     assert codec.decode(codec.encode([value])) == [value]
+
+
+class Damaged(z0.Actor):
+    async def put(self, value: Any) -> None:
+        self.storage.put("k", value)
+
+    async def plain(self) -> Any:
+        return self.storage.get("k")
+
+    async def all_of_them(self) -> Any:
+        return self.storage.list()
+
+    async def typed(self) -> Any:
+        return self.storage.get("k", type=int)
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        b"",
+        b"\x92\x01",
+        b"\xc1",
+        "text",
+        *(msgspec.msgpack.encode(msgspec.msgpack.Ext(code, b"\xff?")) for code in range(1, 11)),
+        msgspec.msgpack.encode(msgspec.msgpack.Ext(2, b"\x91\x90")),
+        b"\x91" * 10_000,
+    ],
+)
+async def test_a_damaged_value_is_named_and_can_be_replaced(stored: Any) -> None:
+    async with temporary_runtime(memory=True, clock=VirtualClock()) as runtime:
+        actor = runtime.get(Damaged, "a")
+        await actor.put(1)
+        await runtime.evict(Damaged, "a")
+        with sqlite3.connect(runtime.path / "default" / "Damaged" / "a.sqlite") as file:
+            file.execute("UPDATE z0_kv SET value = ?", (stored,))
+        file.close()
+        for read in actor.plain, actor.all_of_them, actor.typed:
+            with pytest.raises(z0.InvalidValue, match=r"the value of key 'k' is damaged.*replace or delete it"):
+                await read()
+        await actor.put(2)
+        assert await actor.plain() == 2
