@@ -66,7 +66,10 @@ class Actor:
         return None
 
     async def start(self) -> None:
-        """Run before the first message; raising fails that message, and the next one tries anew."""
+        """Run before the first message, for at most `Limits.block_seconds`.
+
+        Raising fails the messages that wait, and the next one tries anew.
+        """
 
     async def alarm(self, info: AlarmInfo) -> None:
         """Run when an alarm is due: never early, at least once, retried when it raises (see `storage.set_alarm`)."""

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from .errors import LimitExceeded
 from .handlers import Handler
 from .mailbox import Message
 from .schedule import RETRIES_MAX, moment, retry_seconds
+from .within import within
 
 if TYPE_CHECKING:
     from .alarms import Alarms
@@ -178,34 +178,13 @@ async def _run_alarm(actor: Any) -> str | None:
     alarm = host.kind.alarm
     assert alarm is not None
     if alarm.suspends:
-        await _limited(host, alarm.function(actor, info))
+        limit = host.node.limits.alarm_seconds
+        exceeded = f"alarm() of {host.address} took more than {limit:g} seconds (alarm_seconds)"
+        await within(host.node.clock, limit, alarm.function(actor, info), exceeded)
     else:
         await alarm.function(actor, info)
     host.alarms.end(run, "ok")
     return "ok"
-
-
-async def _limited(host: Host, running: Any) -> None:
-    """Wait for the handler, within its time limit (as Durable Objects: 15 minutes)."""
-    limit, task = host.node.limits.alarm_seconds, asyncio.current_task()
-    assert task is not None
-    expired = False
-
-    def expire() -> None:
-        nonlocal expired
-        expired = True
-        task.cancel()
-
-    timer = host.node.clock.call_later(limit, expire)
-    try:
-        await running
-    except asyncio.CancelledError:
-        if not expired:
-            raise
-        task.uncancel()
-        raise LimitExceeded(f"alarm() of {host.address} took more than {limit:g} seconds (alarm_seconds)") from None
-    finally:
-        timer.cancel()
 
 
 async def _abandon(actor: Any, run: Run) -> None:

@@ -22,6 +22,7 @@ from .names import file_path
 from .retention import purging
 from .schema import SCHEMA_VERSION, UPGRADES
 from .segments import Segments
+from .within import within
 
 log = logging.getLogger("z0.actors")
 
@@ -34,7 +35,7 @@ def open_now(host: Host) -> bool:
     path = _path(host)
     if host.address in node.closing or not _is_clean(host, path):
         return False
-    if not path.exists() or not node.catalog.has(host.address) or not node.room.take(host):
+    if not path.exists() or not _is_listed(host) or not node.room.take(host):
         return False
     sender = CURRENT.set(host.call)
     try:
@@ -66,7 +67,7 @@ async def open_later(host: Host) -> None:
             if node.catalog.was_left(host.address):
                 raise ActorFileError(str(path), "the actor's file is gone; put a backup in its place")
             await node.threads.call(partial(_create, path, _image(host)))
-        if host.alarms.indexed is None and not node.catalog.has(host.address):
+        if not _is_listed(host):
             active = host.kind.alarm is not None
             await node.catalog.register(host.address, node.clock.now_us(), active)
             host.alarms.indexed = ACTIVE if active else None
@@ -106,6 +107,11 @@ async def _open_in_thread(host: Host, path: Path) -> tuple[Database, dict[str, o
 def _drop_opened(opening: asyncio.Future[tuple[Database, dict[str, object]]]) -> None:
     if not opening.cancelled() and opening.exception() is None:
         opening.result()[0].abandon()
+
+
+def _is_listed(host: Host) -> bool:
+    """Whether the catalogue has the actor, durably."""
+    return host.alarms.indexed is not None or host.node.catalog.has(host.address)
 
 
 def _path(host: Host) -> Path:
@@ -200,7 +206,9 @@ async def _start(host: Host) -> None:
     activity = Activity(None if first is None else first.sender)
     CURRENT.set(Call(host, activity))
     host.hold(activity)
-    await Segments(host, start.function(host.actor), activity)
+    limit = host.node.limits.block_seconds
+    exceeded = f"start() of {host.address} took more than {limit:g} seconds (block_seconds)"
+    await within(host.node.clock, limit, Segments(host, start.function(host.actor), activity), exceeded)
     activity.end()
     host.unhold()
 

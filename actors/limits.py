@@ -26,7 +26,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     open_files: int | None = None
     """Actor files open at once; hard. None: a third of the descriptor limit, at most 2,000."""
     block_seconds: float = 30.0
-    """Time limit of `block()` (as Durable Objects: blockConcurrencyWhile)."""
+    """Time limit of `block()`, and of `start()` (as Durable Objects: blockConcurrencyWhile)."""
     block_depth: int = 64
     """Nesting limit of `block()` (as Durable Objects)."""
     room_seconds: float = 30.0

@@ -176,13 +176,17 @@ class Node:
         if self.draining and (sender is None or sender.dead):
             raise RuntimeClosed
 
-    def host(self, kind: Kind, address: Address, *, at_once: bool = True) -> Host:
-        """The actor's live host; it may be opening. Raises what opening raises, when it is opened `at_once`."""
+    def host(self, kind: Kind, address: Address, *, at_once: bool = True, indexed: int | None = None) -> Host:
+        """The actor's live host; it may be opening. Raises what opening raises, when it is opened `at_once`.
+
+        `indexed`: when the catalogue says that the actor, which is not in memory, is due.
+        """
         host = self.hosts.get(address)
         if host is not None:
             self.touch(host)
             return host
         host = self.hosts[address] = Host(self, kind, address)
+        host.alarms.indexed = indexed
         if not (at_once and life.open_now(host)):
             opening = self.spawn(life.open_later(host))
             self._opening.add(opening)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from .node import Node
 
 _CLOSING_MAX = 8  # idle actors that are closed at once: each costs syncs, which commits need too
-_TICKS_PER_IDLE = 10  # how finely the time since an actor's last use is known
+_TICKS_PER_IDLE = 5  # how finely the time since an actor's last use is known
 
 
 class Rest:
@@ -23,7 +23,7 @@ class Rest:
         self._node = node
         self._timer: Timer | None = None
         self.tick = 0
-        """The present, in tenths of `Limits.idle_seconds`."""
+        """The present, in fifths of `Limits.idle_seconds`."""
 
     def watch(self) -> None:
         """Look from now on."""

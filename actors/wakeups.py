@@ -191,14 +191,12 @@ class Wakeups:
     def _open(self, kind: Kind, address: Address, indexed: int | None) -> None:
         """Open an actor and run what is due there."""
         try:  # in a thread when there are several, so that other work goes on
-            host = self._node.host(kind, address, at_once=len(self._opening) < 2)
+            host = self._node.host(kind, address, at_once=len(self._opening) < 2, indexed=indexed)
         except Exception as error:
             log.warning("%s could not be opened for its alarms: %s", address, error)
             self.began(address)
             self._later(kind, address)
             return
-        if host.alarms.indexed is None:
-            host.alarms.indexed = indexed
         self._serve(host, opened=True)
 
     # Actors that are not in memory

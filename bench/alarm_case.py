@@ -19,11 +19,13 @@ from .measure import Stopwatch, Stretch, interleave, now_ns
 from .result import Result, Verdict, latency_row, plain_row
 from .settings import Settings
 from .stats import percentile
+from .wal import until_warm
 
 WITH = "z0 fact and alarm"
 WITHOUT = "z0 fact"
 PER_MINUTE = 1_000
-WARM_UP = 200
+WARM_STEP = 200
+SLICES = 8
 DOWN = timedelta(hours=2)
 
 
@@ -59,18 +61,23 @@ class Bell(z0.Entity):
 
 async def alarm(settings: Settings) -> Result:
     """What an alarm adds to a message that writes a fact."""
-    count = settings.size(10, 400)
+    count = settings.size(10, 100)
     with settings.folder("alarm") as folder:
         async with z0.Runtime(folder / "z0", env=[]) as runtime:
             both, alone = runtime.get(Bell, "both"), runtime.get(Bell, "alone")
             await alone.fact_and_alarm()
-            await _calls(both.fact_and_alarm, settings.size(2, WARM_UP))
-            await _calls(alone.fact, settings.size(2, WARM_UP))
+
+            async def step() -> None:
+                await _calls(both.fact_and_alarm, settings.size(2, WARM_STEP))
+                await _calls(alone.fact, settings.size(2, WARM_STEP))
+
+            await until_warm(settings, folder, step)
             before = runtime.node.catalog.commits
             series = await interleave(
                 {WITH: lambda: _calls(both.fact_and_alarm, count), WITHOUT: lambda: _calls(alone.fact, count)},
                 rounds=settings.rounds,
                 rng=settings.rng,
+                slices=settings.size(1, SLICES),
             )
             syncs = (runtime.node.catalog.commits - before) / series[WITH].samples
     subject, floor = series[WITH], series[WITHOUT]

@@ -12,10 +12,12 @@ from .measure import Stopwatch, Stretch, interleave, now_ns
 from .result import Result, Verdict, latency_row
 from .settings import Settings
 from .stats import median_ratio
+from .wal import until_warm
 
 ONCE = "z0 message, idempotent and new"
 PLAIN = "z0 message"
-WARM_UP = 300
+WARM_STEP = 200
+SLICES = 8
 
 
 class Till(z0.Entity):
@@ -35,16 +37,21 @@ class Till(z0.Entity):
 
 async def idempotent(settings: Settings) -> Result:
     """What keeping a reply costs."""
-    count = settings.size(10, 400)
+    count = settings.size(10, 100)
     with settings.folder("idempotent") as folder:
         async with z0.Runtime(folder / "z0") as runtime:
             once, plain = runtime.get(Till, "once"), runtime.get(Till, "plain")
-            await _pay(once.pay_once, settings.size(2, WARM_UP))
-            await _pay(plain.pay, settings.size(2, WARM_UP))
+
+            async def step() -> None:
+                await _pay(once.pay_once, settings.size(2, WARM_STEP))
+                await _pay(plain.pay, settings.size(2, WARM_STEP))
+
+            await until_warm(settings, folder, step)
             series = await interleave(
                 {ONCE: lambda: _pay(once.pay_once, count), PLAIN: lambda: _pay(plain.pay, count)},
                 rounds=settings.rounds,
                 rng=settings.rng,
+                slices=settings.size(1, SLICES),
             )
     subject, floor = series[ONCE], series[PLAIN]
     return Result(

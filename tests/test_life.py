@@ -868,7 +868,7 @@ async def test_closing_never_waits_for_a_start_that_waits(world: World, clock: V
 
     async with asyncio.timeout(3), temporary_runtime(memory=True, clock=clock, env=world) as runtime:
         calling = asyncio.create_task(runtime.get(Sleepy, "a").visit())
-        await clock.advance("1 minute")
+        await clock.advance("10 seconds")
         await runtime.close()
         with pytest.raises(z0.ActorReset):
             await calling
@@ -977,3 +977,28 @@ async def test_an_actor_whose_file_is_gone_does_not_come_back_empty(runtime: z0.
         await runtime.get(Home, "a").visit()
     file.with_suffix(".kept").rename(file)
     assert await runtime.get(Home, "a").visit() == (1, 2)
+
+
+async def test_a_start_that_takes_too_long_fails_its_messages_and_the_next_one_tries_anew(
+    world: World, clock: VirtualClock
+) -> None:
+    class Slow(z0.Actor):
+        env: World
+
+        async def start(self) -> None:
+            await self.env.go.wait()
+
+        async def look(self) -> str:
+            return self.name
+
+    async with temporary_runtime(memory=True, env=world, clock=clock) as runtime:
+        slow = runtime.get(Slow, "s")
+        calls = [asyncio.create_task(slow.look()) for _ in range(2)]
+        await clock.advance("29 seconds")
+        assert not any(call.done() for call in calls)
+        await clock.advance("1 second")
+        for call in calls:
+            with pytest.raises(z0.LimitExceeded, match=r"start\(\) of Slow/s took more than 30 seconds"):
+                await call
+        world.go.set()
+        assert await slow.look() == "s"
