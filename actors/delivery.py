@@ -66,7 +66,7 @@ class Delivery:
                     message.task = self.tasks[message] = host.node.loop.create_task(run, context=message.context)
                 break
             else:
-                mailbox.begin()
+                mailbox.take()
                 message.context.run(self._run_at_once, message)
         host.refresh()
         if host.node.attentive:

@@ -181,7 +181,7 @@ class Host:
     def enter(self, activity: Activity) -> None:
         """Begin a segment of a handler that may wait."""
         if self.mailbox and self.mailbox[0] is activity:
-            self.mailbox.begin()
+            self.mailbox.take().begun = True
         self.writes.segment += 1
         self.writes.lone = self.led = False
         self.running = True

@@ -95,11 +95,11 @@ class Mailbox(deque[Message]):
         message.accepted_ns = perf_ns()
         self.append(message)
 
-    def begin(self) -> None:
-        """Take the first message out: it begins."""
+    def take(self) -> Message:
+        """The first message, which waits no more."""
         message = self.popleft()
-        message.begun = True
         self._metrics.queued.add(perf_ns() - message.accepted_ns)
+        return message
 
     def _answered(self, message: Message, _reply: asyncio.Future[Any]) -> None:
         self.bytes -= message.size

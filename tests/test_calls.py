@@ -220,6 +220,29 @@ async def test_a_deadline_that_passes_tells_whether_the_message_had_begun(
     assert (await held.read(), world.log) == ({}, [5.0])
 
 
+async def test_a_message_that_is_found_too_late_before_its_timer_fires_has_not_begun(
+    runtime: z0.Runtime, world: World, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def hold(room: Room) -> None:
+        async with room.block():
+            await world.go.wait()
+
+    held = runtime.get(Room, "held")
+    holding = asyncio.create_task(held.slowly(world.script(hold)))
+    await quiet()
+    with runtime.deadline("5 seconds"):
+        queued = asyncio.create_task(held.put("k"))
+    await quiet()
+    now = clock.monotonic()
+    monkeypatch.setattr(clock, "monotonic", lambda: now + 6)
+    world.go.set()
+    await holding
+    with pytest.raises(z0.DeadlineExceeded) as caught:
+        await queued
+    assert not caught.value.started
+    assert await held.read() == {}
+
+
 async def test_a_call_after_its_deadline_is_not_sent(runtime: z0.Runtime, clock: VirtualClock) -> None:
     with runtime.deadline("1 second"):
         await runtime.get(Room, "a").put("in", 1)
