@@ -23,18 +23,18 @@ LONGEST_RUN = 0.6
 CHECK_EVERY = 2
 
 
-def run_and_kill(data: Path, journal: Path, seed: int, durability: str) -> None:
+def run_and_kill(data: Path, journal: Path, seed: int, *arguments: str, child: Path = CHILD) -> None:
     """Let a child post for a random while, and kill it; now and then before it has opened the directory."""
     chance = random.Random(seed)
-    command = [sys.executable, str(CHILD), str(data), str(journal), str(seed), durability]
-    with subprocess.Popen(command, cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE) as child:
-        assert child.stdout is not None
+    command = [sys.executable, str(child), str(data), str(journal), str(seed), *arguments]
+    with subprocess.Popen(command, cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
         if chance.random() < 0.9:
-            assert child.stdout.readline() == b"open\n"
+            assert process.stdout.readline() == b"open\n"
         time.sleep(chance.uniform(0, LONGEST_RUN))
-        assert child.poll() is None, "the child ended by itself"
-        child.kill()
-    assert child.returncode == -signal.SIGKILL
+        assert process.poll() is None, "the child ended by itself"
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
 
 
 def said(journal: Path, word: str) -> list[str]:
