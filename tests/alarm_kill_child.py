@@ -15,9 +15,9 @@ from pathlib import Path
 
 import z0
 
-BELLS = 12
-CALLERS = 3
-LIMITS = z0.Limits(open_files=5, idle_seconds=0.1, checkpoint_pages=40)
+BELLS = 40
+CALLERS = 2
+LIMITS = z0.Limits(open_files=8, idle_seconds=0.05, checkpoint_pages=40)
 
 
 class Bell(z0.Entity):
@@ -53,9 +53,9 @@ async def main(data: Path, journal: int, chance: random.Random) -> None:
             while True:
                 alarm = f"{chance.randrange(BELLS)}:{chance.getrandbits(64)}"
                 os.write(journal, f"try {alarm}\n".encode())
-                await runtime.get(Bell, bell_of(alarm)).ring(alarm, chance.uniform(0, 0.3))
+                await runtime.get(Bell, bell_of(alarm)).ring(alarm, chance.uniform(0, 0.15))
                 os.write(journal, f"ack {alarm}\n".encode())
-                await asyncio.sleep(chance.uniform(0, 0.01))
+                await asyncio.sleep(chance.uniform(0, 0.03))
 
         await asyncio.gather(*(call() for _ in range(CALLERS)))
 
