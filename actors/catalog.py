@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
@@ -54,7 +55,8 @@ _REGISTER = (
 )
 _WHOSE = "WHERE tenant = ? AND namespace = ? AND name = ?"
 _UPDATE = f"UPDATE actors SET size = ?, facts = ?, version = ?, last_use = ? {_WHOSE}"
-_VERSIONS = "SELECT ifnull(version, 0), count(*) FROM actors WHERE tenant = ? AND namespace = ? GROUP BY 1 ORDER BY 1"
+_VERSIONS = "SELECT ifnull(version, 0), count(*) FROM actors WHERE tenant = ? AND namespace = ? GROUP BY 1"
+_VERSION = f"SELECT ifnull(version, 0) FROM actors {_WHOSE}"
 _HAS = "SELECT 1 FROM actors WHERE tenant = ? AND namespace = ? AND name = ?"
 _SIZE = "SELECT size FROM actors WHERE tenant = ? AND namespace = ? AND name = ?"
 _LIST = (
@@ -188,10 +190,15 @@ class Catalog:
         rows = self._reader.rows(_LIST, tenant, namespace, prefix, after, after, len(prefix), prefix, limit)
         return [actor_info(row) for row in rows]
 
-    async def versions(self, tenant: str, namespace: str) -> dict[int, int]:
-        """How many actors of a namespace have had how many of its migrations, as of their last evictions."""
+    async def versions(self, tenant: str, namespace: str, live: dict[str, int]) -> dict[int, int]:
+        """How many actors of a namespace have had how many migrations: `live` ones now, others when they were left."""
         await self.flushed()
-        return dict(self._reader.rows(_VERSIONS, tenant, namespace))
+        counts = Counter[int](dict(self._reader.rows(_VERSIONS, tenant, namespace)))
+        for name, version in live.items():
+            for (left,) in self._reader.rows(_VERSION, tenant, namespace, name):
+                counts[left] -= 1
+                counts[version] += 1
+        return {version: counts[version] for version in sorted(counts) if counts[version]}
 
     def rows(self, sql: str, *bindings: Value) -> Rows:
         """The rows of a query, of what is written."""

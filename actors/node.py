@@ -13,6 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from msgspec.structs import replace
+
 from . import life
 from .actor import Actor
 from .alarm_index import AlarmIndex
@@ -162,12 +164,23 @@ class Node:
     async def list(self, cls: type[Actor], tenant: str, prefix: str, after: str | None, limit: int) -> list[ActorInfo]:
         """Actors of the class, from the catalogue. Raises RuntimeClosed."""
         self.admit(None)
-        return await self.catalog.list(tenant, self.kind(cls).namespace, prefix, after, limit)
+        found = await self.catalog.list(tenant, self.kind(cls).namespace, prefix, after, limit)
+        live = self._live_versions(tenant, self.kind(cls).namespace)
+        return [replace(info, version=live[info.name]) if info.name in live else info for info in found]
 
     async def versions(self, cls: type[Actor], tenant: str) -> dict[int, int]:
         """How many actors of the class have had how many migrations. Raises RuntimeClosed."""
         self.admit(None)
-        return await self.catalog.versions(tenant, self.kind(cls).namespace)
+        namespace = self.kind(cls).namespace
+        return await self.catalog.versions(tenant, namespace, self._live_versions(tenant, namespace))
+
+    def _live_versions(self, tenant: str, namespace: str) -> dict[str, int]:
+        """How many migrations the actors in memory have had, by name."""
+        return {
+            host.address.name: host.version
+            for host in self.hosts.values()
+            if host.is_open and host.address[:2] == (tenant, namespace)
+        }
 
     # Hosts
 

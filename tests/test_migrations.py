@@ -208,3 +208,21 @@ async def test_what_cannot_be_a_migration_is_refused_with_the_class(wrong: Any) 
     async with temporary_runtime(memory=True, clock=VirtualClock()) as runtime:
         with pytest.raises(TypeError, match="migration"):
             runtime.get(cls, "a")
+
+
+async def test_the_inventory_knows_who_is_behind_in_memory_and_on_disk(releases: Releases) -> None:
+    await releases.release(FIRST)
+    runtime: z0.Runtime = releases.runtime
+    cls: Any = type_of(releases)
+    for name in "abc":
+        await runtime.get(cls, name).look()
+    assert await runtime.versions(cls) == {1: 3}
+    assert [info.version for info in await runtime.list(cls)] == [1, 1, 1]
+    await releases.release(FIRST, fill)
+    runtime, cls = releases.runtime, type_of(releases)
+    assert await runtime.versions(cls) == {1: 3}
+    await runtime.get(cls, "b").look()
+    assert await runtime.versions(cls) == {1: 2, 2: 1}
+    assert [info.version for info in await runtime.list(cls)] == [1, 2, 1]
+    assert await runtime.evict(cls, "b")
+    assert await runtime.versions(cls) == {1: 2, 2: 1}

@@ -282,7 +282,8 @@ def _how(alarm: inspect.Alarm) -> str:
 
 def _ended(outcome: inspect.Outcome) -> str:
     error = f": {outcome.error}" if outcome.error else ""
-    return f"{outcome.times:,} times, last {terminal.time(outcome.ended)}{error}"
+    times = "once" if outcome.times == 1 else f"{outcome.times:,} times"
+    return f"{times}, last {terminal.time(outcome.ended)}{error}"
 
 
 def alarms(

@@ -57,7 +57,10 @@ class Tenant:
         return await self.node.list(cls, self.id, prefix, after, limit)
 
     async def versions(self, cls: type[Actor]) -> dict[int, int]:
-        """How many actors of the class have had how many of its `migrations`, as of each one's last eviction."""
+        """How many actors of the class have had how many of its `migrations`.
+
+        Of an actor that is not in memory: when it was evicted last.
+        """
         return await self.node.versions(cls, self.id)
 
     async def evict(self, cls: type[Actor], name: str) -> bool:
