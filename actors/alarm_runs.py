@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from .clock import datetime_of, to_us
 from .handlers import Handler
 from .mailbox import Message
-from .schedule import RETRIES_MAX, moment, retry_seconds
+from .schedule import RETRIES_MAX, retry_seconds
 from .within import within
 
 if TYPE_CHECKING:
@@ -27,9 +28,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("z0.actors")
 
 _ERROR_CHARACTERS = 2_000
-_FIRST_DUE = (
-    "SELECT name, id, scheduled, retries, due FROM z0_alarms WHERE due <= ? ORDER BY due, name, id LIMIT 1"
-)  # fmt: skip
+_FIRST_DUE = "SELECT name, id, scheduled, retries, due FROM z0_alarms WHERE due <= ? ORDER BY due, name, id LIMIT 1"
 
 
 class AlarmInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,10 +117,10 @@ class AlarmRuns:
     def begin(self) -> Run | None:
         """Take the first run that is due, in the segment that begins it."""
         node, now = self._host.node, self._now_us()
-        rows = self._host.writes.rows(_FIRST_DUE, now)
-        if not rows:
+        row = self._host.writes.row(_FIRST_DUE, now)
+        if row is None:
             return None
-        *run, due = rows[0]
+        *run, due = row
         node.wakeups.began(self._host.address)
         node.metrics.alarm_lateness.add(now - due)
         self.running = Run(*run)
@@ -148,7 +147,7 @@ class AlarmRuns:
             return "abandoned"
         delay = retry_seconds(run.retries + 1, self._host.node.clock.random)
         log.warning("%s of %s failed and is run again in %.1f s", name, address, delay, exc_info=error)
-        self._alarms.retry(run, self._now_us() + round(delay * 1e6), text)
+        self._alarms.retry(run, self._now_us() + to_us(delay), text)
         return "retried"
 
     def _given_up(self, run: Run, error: str) -> bool:
@@ -174,7 +173,7 @@ async def _run_alarm(actor: Any) -> str | None:
     run = host.alarms.runs.begin()
     if run is None:
         return None
-    info = AlarmInfo(scheduled_time=moment(run.scheduled), retry_count=run.retries, name=run.name or None)
+    info = AlarmInfo(scheduled_time=datetime_of(run.scheduled), retry_count=run.retries, name=run.name or None)
     alarm = host.kind.alarm
     assert alarm is not None
     if alarm.suspends:

@@ -14,15 +14,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .alarm_index import ACTIVE
 from .alarm_runs import AlarmRuns, Run
-from .clock import Span
-from .database import Value
+from .clock import Span, datetime_of
+from .database import Row, Value
 from .errors import DatabaseFailure, LimitExceeded, QueryError
 from .names import check_name
-from .schedule import due_us, moment, next_due, recurrence
+from .schedule import due_us, next_due, recurrence
 from .schema import OUTCOMES_DDL
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class Alarms:
 
     def set(self, name: str | None, when: datetime | Span | None, recurs: str | None, unconfirmed: bool) -> None:
         """Set the alarm of that name, in place of the one that was set; a run under way keeps its retries."""
-        host, write = self._host, self._write(unconfirmed)
+        host, write = self._host, self._host.writes.writer(unconfirmed=unconfirmed)
         if host.kind.alarm is None:
             raise TypeError(f"{host.kind.cls.__name__} has no `async def alarm(self, info)` that an alarm could run")
         now = host.node.clock.now_us()
@@ -110,12 +110,12 @@ class Alarms:
         if current is None:
             return None
         if not self._is_running(_checked(name), current[0]):
-            return moment(current[2])
-        return None if current[3] is None else moment(next_due(current[3], current[2], self._now_us()))
+            return datetime_of(current[2])
+        return None if current[3] is None else datetime_of(next_due(current[3], current[2], self._now_us()))
 
     def delete(self, name: str | None, unconfirmed: bool) -> None:
         """Remove the alarm of that name, and stop its recurrence; a run that is under way goes on."""
-        name, write = _checked(name), self._write(unconfirmed)
+        name, write = _checked(name), self._host.writes.writer(unconfirmed=unconfirmed)
         current = self._current(name)
         if current is None:
             return
@@ -131,13 +131,8 @@ class Alarms:
         self._host.writes.write(_REMOVE_ALL, ())
         self._changed(None)
 
-    def _write(self, unconfirmed: bool) -> Write:
-        writes = self._host.writes
-        return writes.write_unconfirmed if unconfirmed else writes.write
-
-    def _current(self, name: str) -> tuple[Any, ...] | None:
-        rows = self._host.writes.rows(_CURRENT, name)
-        return rows[0] if rows else None
+    def _current(self, name: str) -> Row | None:
+        return self._host.writes.row(_CURRENT, name)
 
     def _is_running(self, name: str, id: int) -> bool:
         running = self.runs.running
@@ -160,17 +155,13 @@ class Alarms:
         self.touched = True
         if due is not None and (self.indexed is None or due < self.indexed):
             self._host.unindexed = True
-            self._mark()  # its sync runs beside what the handler does until its turn ends
+            self.mark()  # its sync runs beside what the handler does until its turn ends
 
-    def _mark(self) -> asyncio.Future[None]:
+    def mark(self) -> None:
+        """Have the catalogue note, durably, that the actor may be due; then the open turn is ended."""
         if self._marking is None:
             self._marking = self._host.node.alarm_index.mark(self._host.address)
             self._marking.add_done_callback(self._marked)
-        return self._marking
-
-    def commit_when_marked(self) -> None:
-        """End the turn once the catalogue knows, durably, that the actor may be due."""
-        self._mark()
 
     def _marked(self, marking: asyncio.Future[None]) -> None:
         self._marking = None
@@ -206,15 +197,18 @@ class Alarms:
 
     def owes(self, run: Run) -> bool:
         """Whether the run is still to be ended: neither was it, nor was everything deleted, nor the alarm set anew."""
-        return bool(self._host.writes.rows(_OWED, run.name, run.id, run.scheduled))
+        return self._owed(run) is not None
+
+    def _owed(self, run: Run) -> Row | None:
+        return self._host.writes.row(_OWED, run.name, run.id, run.scheduled)
 
     def end(self, run: Run, outcome: str, error: str | None = None) -> None:
         """The run is over: go on to the alarm's next time, or remove it."""
         writes = self._host.writes
-        rows = writes.rows(_OWED, run.name, run.id, run.scheduled)
-        if not rows:
+        row = self._owed(run)
+        if row is None:
             return
-        recurs = rows[0][0]
+        recurs = row[0]
         due = None if recurs is None else next_due(recurs, run.scheduled, self._now_us())
         self._record(run, outcome, error)
         if due is None:

@@ -14,12 +14,12 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 
 import msgspec
 
-from .clock import EPOCH
+from .clock import datetime_of
 from .database import Database, Row, Template, Value, open_reader
 from .errors import ActorFileError, DatabaseFailure, NotADatabase, RuntimeClosed, Z0Error
 from .files import create_file
@@ -107,7 +107,7 @@ Rows = list[Row]
 
 
 def _datetime(us: int | None) -> datetime | None:
-    return None if us is None else EPOCH + timedelta(microseconds=us)
+    return None if us is None else datetime_of(us)
 
 
 class Catalog:

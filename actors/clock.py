@@ -54,6 +54,21 @@ def seconds(span: Span) -> float:
     return value
 
 
+def to_us(seconds: float) -> int:
+    """Seconds in microseconds."""
+    return round(seconds * 1e6)
+
+
+def us_of(when: datetime) -> int:
+    """An aware time in microseconds since the epoch."""
+    return (when - EPOCH) // timedelta(microseconds=1)
+
+
+def datetime_of(us: int) -> datetime:
+    """Microseconds since the epoch as an aware time, UTC."""
+    return EPOCH + timedelta(microseconds=us)
+
+
 def seeded(seed: int) -> Callable[[], float]:
     """A source of numbers, at least 0 and less than 1, that are always the same for one seed."""
     return random.Random(seed).random

@@ -242,7 +242,7 @@ class Host:
         turn = self.turn
         if turn is not None and not self.gate.parked:
             if self.unindexed:
-                self.alarms.commit_when_marked()
+                self.alarms.mark()
                 return
             writes = self.writes
             self.database.unmeasured += len(writes.log) + _OPAQUE_ROWS if writes.opaque else len(writes.log)

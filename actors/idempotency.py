@@ -10,9 +10,8 @@ from typing import Any, TypeVar, get_type_hints
 import msgspec
 
 from . import codec
-from .clock import Span, seconds
+from .clock import Span, seconds, to_us
 from .errors import IdempotencyConflict
-from .retention import to_us
 
 Function = Callable[..., Coroutine[Any, Any, Any]]
 F = TypeVar("F", bound=Function)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
+from .clock import to_us
 from .database import Database, Value
 
 if TYPE_CHECKING:
@@ -33,11 +34,6 @@ def purging(host: Host) -> Callable[[], None] | None:
     default = host.node.limits.idempotency_seconds
     lifetimes = {message: to_us(default if kept is None else kept) for message, kept in retentions.items()}
     return partial(purge, host.database, lifetimes, to_us(default), host.node.clock.now_us())
-
-
-def to_us(seconds: float) -> int:
-    """Seconds in microseconds."""
-    return round(seconds * 1e6)
 
 
 def purge(database: Database, lifetimes: Mapping[str, int], default: int, now: int) -> None:

@@ -9,37 +9,32 @@ repeats nothing.
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
 
-from .clock import EPOCH, Span, seconds
+from .clock import Span, datetime_of, seconds, to_us, us_of
 
 RETRIES_MAX = 6
 """Counted retries of an alarm; the run before them makes seven (as Durable Objects)."""
 _BACKOFF_SECONDS, _BACKOFF_MAX, _JITTER = 2, 9, 0.25
 _SHORTEST, _LONGEST = 0.001, 1_000 * 365 * 86_400.0  # seconds
-_LAST_US = (datetime.max.replace(tzinfo=UTC) - EPOCH) // timedelta(microseconds=1)
+_LAST_US = us_of(datetime.max.replace(tzinfo=UTC))
 _ZONE = "TZ="
 
 
 def due_us(when: datetime | Span, now_us: int) -> int:
     """The time in µs since the epoch: of an aware datetime, or after a span; the past is now. Raises ValueError."""
     if not isinstance(when, datetime):
-        due = now_us + round(min(seconds(when), float(_LAST_US)) * 1e6)
+        due = now_us + to_us(min(seconds(when), float(_LAST_US)))
     elif when.tzinfo is None:
         raise ValueError(f"not a time: {when!r} has no time zone; use an aware datetime, such as datetime.now(UTC)")
     else:
-        due = (when - EPOCH) // timedelta(microseconds=1)
+        due = us_of(when)
     if due > _LAST_US:
         raise ValueError(f"not a time: {when!r} lies beyond the year 9999")
     return max(due, now_us)
-
-
-def moment(us: int) -> datetime:
-    """The time as an aware datetime, UTC."""
-    return EPOCH + timedelta(microseconds=us)
 
 
 def recurrence(every: Span | None, cron: str | None, timezone: str) -> str | None:
@@ -65,11 +60,11 @@ def recurrence(every: Span | None, cron: str | None, timezone: str) -> str | Non
 def next_due(recurs: str, scheduled_us: int, now_us: int) -> int:
     """The first time of a recurring alarm after its last scheduled one and after now. Raises ValueError if none is."""
     if not recurs.startswith(_ZONE):
-        step = round(seconds(recurs) * 1e6)
+        step = to_us(seconds(recurs))
         return scheduled_us + step * (max(0, now_us - scheduled_us) // step + 1)
     zone, _, cron = recurs.removeprefix(_ZONE).partition(" ")
     try:
-        after = moment(max(scheduled_us, now_us)).astimezone(ZoneInfo(zone))
+        after = datetime_of(max(scheduled_us, now_us)).astimezone(ZoneInfo(zone))
         found = next(CronSim(cron, after))
     except CronSimError as error:
         raise ValueError(f"not a cron expression: {cron!r} ({error})") from error
@@ -77,7 +72,7 @@ def next_due(recurs: str, scheduled_us: int, now_us: int) -> int:
         raise ValueError(f"not a time zone: {zone!r}; use a name such as Europe/Berlin, or UTC ({error})") from error
     except StopIteration:
         raise ValueError(f"cron expression {cron!r} never comes") from None
-    return (found - EPOCH) // timedelta(microseconds=1)
+    return us_of(found)
 
 
 def retry_seconds(failures: int, random: Callable[[], float]) -> float:

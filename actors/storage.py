@@ -14,7 +14,7 @@ from typing import Any, TypeVar, overload
 from . import codec
 from .alarms import Alarms, recurs_of
 from .clock import Span
-from .cursor import Cursor, Result, Row
+from .cursor import Cursor, Result
 from .database import Value
 from .errors import DatabaseFailure, QueryError
 from .wipe import wipe
@@ -77,9 +77,9 @@ class Storage:
             if default is not None:
                 raise TypeError("a default is for one key; of several, those that are there come back")
             keys = sorted({_key(one) for one in key})
-            found = ((one, self._row(_GET, one)) for one in keys)
+            found = ((one, self._writes.row(_GET, one)) for one in keys)
             return {one: _value(one, row[0], type) for one, row in found if row is not None}
-        row = self._row(_GET, _key(key))
+        row = self._writes.row(_GET, _key(key))
         return default if row is None else _value(key, row[0], type)
 
     @overload
@@ -93,7 +93,7 @@ class Storage:
         actor (as Durable Objects). Raises InvalidValue for a value that cannot be stored, ValueError for a key of
         more than 2,048 bytes.
         """
-        write = self._writes.write_unconfirmed if allow_unconfirmed else self._writes.write
+        write = self._writes.writer(unconfirmed=allow_unconfirmed)
         if isinstance(key, str) or not isinstance(key, Mapping):  # an abstract class is slow to ask
             if value is _MISSING:
                 raise TypeError("put() takes a key and its value, or a dict of them")
@@ -119,9 +119,9 @@ class Storage:
         return self._delete(_key(key), allow_unconfirmed)
 
     def _delete(self, key: str, allow_unconfirmed: bool) -> bool:
-        if self._row(_GET, key) is None:
+        if self._writes.row(_GET, key) is None:
             return False
-        write = self._writes.write_unconfirmed if allow_unconfirmed else self._writes.write
+        write = self._writes.writer(unconfirmed=allow_unconfirmed)
         write(_DELETE, (key,))
         return True
 
@@ -278,10 +278,6 @@ class Storage:
         for cursor in self._cursors:
             cursor.close()
         self._cursors.clear()
-
-    def _row(self, sql: str, *bindings: Value) -> Row | None:
-        rows = self._writes.rows(sql, *bindings)
-        return rows[0] if rows else None
 
 
 def _value(key: str, stored: bytes, kind: Any) -> Any:

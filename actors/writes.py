@@ -110,6 +110,10 @@ class Writes:
             raise self._explain(error) from error
         self.log.append((sql, bindings))
 
+    def writer(self, *, unconfirmed: bool) -> Callable[[str, Sequence[Value]], None]:
+        """`write_unconfirmed`, or `write`."""
+        return self.write_unconfirmed if unconfirmed else self.write
+
     def _confirm(self, confirmed: bool) -> None:
         """Say whether the open turn must be waited for."""
         self.unconfirmed = not confirmed
@@ -156,6 +160,11 @@ class Writes:
             return self.database.rows(sql, *bindings)
         except DatabaseFailure as failure:
             raise self.fail(failure) from failure
+
+    def row(self, sql: str, *bindings: Value) -> Row | None:
+        """The first row of one statement of ours, or None."""
+        rows = self.rows(sql, *bindings)
+        return rows[0] if rows else None
 
     def first(self, confirmed: bool = True) -> None:
         """Make ready for the first write of a segment."""

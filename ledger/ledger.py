@@ -236,7 +236,7 @@ class Ledger:
             if prefix != self._prefix or not _SEQ.fullmatch(tail):
                 return None
             seq_or_id = int(tail)
-        row = self._row(_BY_SEQ, seq_or_id) if 0 < seq_or_id <= INT64_MAX else None
+        row = self._writes.row(_BY_SEQ, seq_or_id) if 0 < seq_or_id <= INT64_MAX else None
         return None if row is None else fact_of(self._prefix, row)
 
     def count(self, **filters: Unpack[Filters]) -> int:
@@ -377,7 +377,3 @@ class Ledger:
 
     def _rows(self, sql: str, *bindings: Any) -> list[Row]:
         return self._writes.rows(sql, *bindings)
-
-    def _row(self, sql: str, *bindings: Any) -> Row | None:
-        rows = self._rows(sql, *bindings)
-        return rows[0] if rows else None

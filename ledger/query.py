@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, TypedDict
 
-from z0.actors.clock import EPOCH
+from z0.actors.clock import us_of
 
 from .errors import InvalidQuery
 from .fact import COLUMNS, INT64_MAX, INT64_MIN
@@ -116,7 +116,7 @@ def microseconds(moment: object, what: str) -> int:
     if isinstance(moment, datetime):
         if moment.tzinfo is None:
             raise InvalidQuery(f"{what} is a naive datetime; give it a time zone, for example datetime.now(UTC)")
-        return (moment - EPOCH) // timedelta(microseconds=1)
+        return us_of(moment)
     if _is_int64(moment):
         return moment  # type: ignore[return-value]
     raise InvalidQuery(f"{what} is an aware datetime or an int of microseconds, not {moment!r}")

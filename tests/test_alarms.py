@@ -123,11 +123,6 @@ def world() -> World:
 
 
 @pytest.fixture
-def clock() -> VirtualClock:
-    return VirtualClock(START)
-
-
-@pytest.fixture
 async def runtime(world: World, clock: VirtualClock) -> AsyncIterator[z0.Runtime]:
     async with temporary_runtime(memory=True, env=world, clock=clock, actors=[Alarmed]) as runtime:
         yield runtime

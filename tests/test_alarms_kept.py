@@ -60,11 +60,6 @@ def world() -> World:
 
 
 @pytest.fixture
-def clock() -> VirtualClock:
-    return VirtualClock()
-
-
-@pytest.fixture
 async def runtime(world: World, clock: VirtualClock) -> AsyncIterator[z0.Runtime]:
     limits = z0.Limits(open_files=4, alarm_openings=2)
     async with temporary_runtime(memory=True, actors=[Sleeper], env=world, clock=clock, limits=limits) as runtime:

@@ -21,11 +21,6 @@ async def world() -> World:
 
 
 @pytest.fixture
-async def clock() -> VirtualClock:
-    return VirtualClock()
-
-
-@pytest.fixture
 async def runtime(world: World, clock: VirtualClock) -> AsyncIterator[z0.Runtime]:
     async with temporary_runtime(memory=True, clock=clock, env=world) as runtime:
         yield runtime

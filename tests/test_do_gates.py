@@ -26,11 +26,6 @@ def world() -> World:
 
 
 @pytest.fixture
-def clock() -> VirtualClock:
-    return VirtualClock()
-
-
-@pytest.fixture
 async def runtime(world: World, clock: VirtualClock) -> AsyncIterator[z0.Runtime]:
     async with temporary_runtime(memory=True, env=world, clock=clock) as runtime:
         yield runtime

@@ -128,11 +128,6 @@ async def world() -> World:
 
 
 @pytest.fixture
-async def clock() -> VirtualClock:
-    return VirtualClock()
-
-
-@pytest.fixture
 async def house(world: World, clock: VirtualClock) -> AsyncIterator[House]:
     """Every commit of it goes through `threads`."""
     threads = Threads()

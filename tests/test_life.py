@@ -109,11 +109,6 @@ async def world() -> World:
 
 
 @pytest.fixture
-async def clock() -> VirtualClock:
-    return VirtualClock()
-
-
-@pytest.fixture
 async def runtime(world: World, clock: VirtualClock) -> AsyncIterator[z0.Runtime]:
     limits = z0.Limits(close_seconds=1)
     async with temporary_runtime(memory=True, clock=clock, env=world, limits=limits) as runtime:

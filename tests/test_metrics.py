@@ -52,11 +52,6 @@ def value(runtime: z0.Runtime, name: str, **labels: str) -> float:
 
 
 @pytest.fixture
-async def clock() -> VirtualClock:
-    return VirtualClock()
-
-
-@pytest.fixture
 async def go() -> asyncio.Event:
     return asyncio.Event()
 

@@ -61,11 +61,6 @@ class Plain(z0.Actor):
 
 
 @pytest.fixture
-async def clock() -> VirtualClock:
-    return VirtualClock()
-
-
-@pytest.fixture
 async def runtime(clock: VirtualClock) -> AsyncIterator[z0.Runtime]:
     async with temporary_runtime(memory=True, clock=clock) as runtime:
         yield runtime

@@ -62,11 +62,6 @@ class Account(z0.Entity):
 
 
 @pytest.fixture
-async def clock() -> VirtualClock:
-    return VirtualClock()
-
-
-@pytest.fixture
 async def go() -> asyncio.Event:
     return asyncio.Event()
 

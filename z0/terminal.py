@@ -6,14 +6,13 @@ import re
 import sys
 import unicodedata
 from collections.abc import Sequence
-from datetime import timedelta
 
 import msgspec
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from z0.actors.clock import EPOCH
+from z0.actors.clock import datetime_of
 
 WIDTH = 160
 CELL_MAX = 200
@@ -84,6 +83,6 @@ def time(us: int | None) -> str:
     if us is None:
         return ""
     try:
-        return (EPOCH + timedelta(microseconds=us)).isoformat(" ", "milliseconds").removesuffix("+00:00")
+        return datetime_of(us).isoformat(" ", "milliseconds").removesuffix("+00:00")
     except OverflowError:
         return str(us)

@@ -17,11 +17,11 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from z0.actors.clock import EPOCH, Span, seconds, seeded
+from z0.actors.clock import Span, datetime_of, seconds, seeded, to_us, us_of
 from z0.actors.gates import pass_once
 from z0.faults import Fault, Point, fault
 from z0.runtime import Runtime
@@ -40,7 +40,7 @@ class VirtualClock:
     def __init__(self, start: datetime = datetime(2026, 1, 1, tzinfo=UTC), *, seed: int = 0) -> None:
         """`start` is aware; `seed` decides what `random` gives."""
         self._passed_us = 0
-        self._wall_us = (start - EPOCH) // timedelta(microseconds=1)  # at the time that stands at 0 passed
+        self._wall_us = us_of(start)  # at the time that stands at 0 passed
         self._timers: list[_Timer] = []
         self._order = itertools.count()
         self._watched: list[Callable[[], bool]] = []
@@ -50,7 +50,7 @@ class VirtualClock:
 
     def now(self) -> datetime:
         """The virtual time, aware, UTC."""
-        return EPOCH + timedelta(microseconds=self.now_us())
+        return datetime_of(self.now_us())
 
     def now_us(self) -> int:
         """The virtual time in microseconds since the epoch."""
@@ -76,7 +76,7 @@ class VirtualClock:
 
     def call_later(self, span: Span, callback: Callable[[], object]) -> _Timer:
         """Call back when the clock has been moved that far."""
-        return self._add(self._passed_us + round(seconds(span) * 1e6), None, callback)
+        return self._add(self._passed_us + to_us(seconds(span)), None, callback)
 
     def call_at(self, when_us: int, callback: Callable[[], object]) -> _Timer:
         """Call back when the virtual time is at least `when_us`."""
@@ -89,7 +89,7 @@ class VirtualClock:
 
     def jump(self, span: Span, *, backwards: bool = False) -> None:
         """Set the wall clock forward, or back, as an operator or NTP would: no time passes."""
-        self._wall_us += round(seconds(span) * 1e6) * (-1 if backwards else 1)
+        self._wall_us += to_us(seconds(span)) * (-1 if backwards else 1)
         for timer in self._timers:
             if timer.when_us is not None:
                 timer.due = max(self._passed_us, timer.when_us - self._wall_us)
@@ -107,7 +107,7 @@ class VirtualClock:
     async def advance(self, span: Span) -> None:
         """Move the time, firing what falls due deadline by deadline, and return when all is quiet."""
         await self.settle()
-        target = self._passed_us + round(seconds(span) * 1e6)
+        target = self._passed_us + to_us(seconds(span))
         while self._timers and self._timers[0].due <= target:
             timer = heapq.heappop(self._timers)
             if not timer.cancelled:
