@@ -5,6 +5,8 @@ VENV ?= .venv
 CONSTRAINTS ?=
 # Handed on to the command: make test ARGS="-k alarm", make bench ARGS=--smoke.
 ARGS ?=
+# How long make torture may take.
+MINUTES ?= 120
 
 BIN := $(VENV)/bin
 PYTHONS := $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11)
@@ -18,7 +20,7 @@ endif
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test lint bench torture clean
 
 help:  ## list what can be made
 	@sed -n 's/^\([a-z]*\):.*  ## \(.*\)/make \1 - \2/p' Makefile
@@ -37,6 +39,9 @@ lint: $(VENV)/.dev  ## check style, types and the direction of imports
 
 bench: $(VENV)/.run  ## measure this machine
 	@$(BIN)/z0 bench $(ARGS)
+
+torture: $(VENV)/.dev  ## run the proofs twenty times as thoroughly, for up to MINUTES
+	@$(BIN)/pytest -m "slow or proof" --amount torture --minutes $(MINUTES) $(ARGS)
 
 clean:  ## remove everything made here, except data
 	rm -rf .venv .venv-* build dist *.egg-info

@@ -4,10 +4,51 @@ from __future__ import annotations
 
 import pytest
 
+from tests.proofs import AMOUNTS, Proof
 from z0.testing import VirtualClock
+
+PROOFS = pytest.StashKey[dict[str, Proof]]()
 
 
 @pytest.fixture
 def clock() -> VirtualClock:
     """A clock that stands at its default start until it is moved."""
     return VirtualClock()
+
+
+@pytest.fixture
+def proof(request: pytest.FixtureRequest) -> Proof:
+    """How much a test that is marked as a proof may spend, and where it tells what it has shown."""
+    config = request.config
+    minutes = config.getoption("minutes")
+    sharing = max(1, sum(item.get_closest_marker("proof") is not None for item in request.session.items))
+    proof = Proof(config.getoption("amount"), config.getoption("seed"), minutes and minutes * 60 / sharing)
+    config.stash[PROOFS][request.node.nodeid] = proof
+    return proof
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--amount", choices=AMOUNTS, default="quick", help="how much of each proof to run")
+    parser.addoption("--seed", type=int, help="the one seed that proofs go through")
+    parser.addoption("--minutes", type=float, help="end all proofs within about so many minutes")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[PROOFS] = {}
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("amount") != "quick":  # else the time limit of any other test is theirs
+        for item in items:
+            if item.get_closest_marker("proof"):
+                item.add_marker(pytest.mark.timeout(24 * 3600 if config.getoption("amount") == "torture" else 1800))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    told = {name: proof for name, proof in config.stash[PROOFS].items() if proof.figures}
+    if not told:
+        return
+    terminalreporter.section(f"proofs, {config.getoption('amount')}")
+    for name, proof in told.items():
+        figures = ", ".join(f"{number:,} {what}" for what, number in proof.figures.items())
+        terminalreporter.line(f"{name.partition('::')[2]}: {figures}{' (out of time)' if proof.cut_short else ''}")
