@@ -22,7 +22,7 @@ import msgspec
 from .clock import datetime_of
 from .database import Database, Row, Template, Value, open_reader
 from .errors import ActorFileError, DatabaseFailure, NotADatabase, RuntimeClosed, Z0Error
-from .files import create_file
+from .files import Files
 from .names import Address, file_path
 
 CATALOG_FILE = "catalog.sqlite"
@@ -117,6 +117,7 @@ class Catalog:
         self,
         directory: Path,
         vfs: str | None,
+        files: Files,
         loop: asyncio.AbstractEventLoop,
         written: Callable[[], object] | None = None,
     ) -> None:
@@ -126,7 +127,7 @@ class Catalog:
         """
         path = directory / CATALOG_FILE
         if not path.exists():
-            create_file(path, Template(_SCHEMA).image({"schema": CATALOG_VERSION}))
+            files.create_file(path, Template(_SCHEMA).image({"schema": CATALOG_VERSION}))
         self._loop = loop
         self._on_written = written
         try:

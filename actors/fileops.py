@@ -1,15 +1,16 @@
-"""What is done with an actor's whole file: opening, checkpointing and closing. One seam, which tests replace."""
+"""What is done with whole files: making, opening, checkpointing and closing them. One seam, which tests replace."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from .database import Database
+from .files import Files
 from .names import Address
 
 
-class FileOps:
-    """As it is done for real. `checkpoint` and `close` run in threads."""
+class FileOps(Files):
+    """As it is done for real. `checkpoint`, `close` and what makes an actor's file run in threads."""
 
     def open(self, _address: Address, path: Path, *, vfs: str | None, sync: bool) -> Database:
         """The actor's file, opened. Raises NotADatabase, DatabaseFailure."""

@@ -8,44 +8,71 @@ from pathlib import Path
 from .errors import DatabaseFailure
 
 
-def create_file(path: Path, image: bytes) -> None:
-    """Make a new file with this content, durable but for its entry in the folder.
+class Files:
+    """How files and folders are made. Every step of it is a method, so that a simulated disk can stand in for each."""
 
-    SQLite syncs the folder with the first commit to the file. Raises DatabaseFailure.
-    """
-    partial = path.with_name(f"{path.name}.new")
-    try:
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    def create_file(self, path: Path, image: bytes) -> None:
+        """Make a new file with this content, durable but for its entry in the folder.
+
+        SQLite syncs the folder with the first commit to the file. Raises DatabaseFailure.
+        """
+        partial = path.with_name(f"{path.name}.new")
         try:
-            left = memoryview(image)
-            while left:
-                left = left[os.write(descriptor, left) :]
+            descriptor = self.create(partial)
+            try:
+                self.fill(partial, descriptor, image)
+                self.sync(partial, descriptor)
+            finally:
+                os.close(descriptor)
+            for suffix in ("-wal", "-shm"):  # of a file that was here before: not of this one
+                self.remove(path.with_name(f"{path.name}{suffix}"))
+            self.rename(partial, path)
+        except OSError as error:
+            raise DatabaseFailure(f"cannot create {path}: {error}") from error
+
+    def make_folder(self, path: Path) -> None:
+        """Make a folder of ours and its parents, durably. Raises DatabaseFailure."""
+        try:
+            if path.is_dir():
+                return
+            self.make_folder(path.parent)
+            self.add_folder(path)
+            self.sync_folder(path.parent)
+        except OSError as error:
+            raise DatabaseFailure(f"cannot create {path}: {error}") from error
+
+    # Steps; each raises OSError
+
+    def create(self, path: Path) -> int:
+        """Open a new file for writing, or an old one without its content; the descriptor."""
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+
+    def fill(self, _path: Path, descriptor: int, content: bytes) -> None:
+        """Write all of this from the file's beginning."""
+        left = memoryview(content)
+        while left:
+            left = left[os.write(descriptor, left) :]
+
+    def sync(self, _path: Path, descriptor: int) -> None:
+        """Make the file's content durable."""
+        os.fsync(descriptor)
+
+    def remove(self, path: Path) -> None:
+        """Remove a file that may be there."""
+        path.unlink(missing_ok=True)
+
+    def rename(self, path: Path, to: Path) -> None:
+        """Give a file another name in its folder."""
+        os.rename(path, to)
+
+    def add_folder(self, path: Path) -> None:
+        """Make a folder whose parent is there."""
+        path.mkdir(mode=0o700, exist_ok=True)
+
+    def sync_folder(self, path: Path) -> None:
+        """Make the folder's entries durable."""
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        for suffix in ("-wal", "-shm"):  # of a file that was here before: not of this one
-            path.with_name(f"{path.name}{suffix}").unlink(missing_ok=True)
-        os.rename(partial, path)
-    except OSError as error:
-        raise DatabaseFailure(f"cannot create {path}: {error}") from error
-
-
-def make_folder(path: Path) -> None:
-    """Make a folder of ours and its parents, durably. Raises DatabaseFailure."""
-    try:
-        if path.is_dir():
-            return
-        make_folder(path.parent)
-        path.mkdir(mode=0o700, exist_ok=True)
-        sync_folder(path.parent)
-    except OSError as error:
-        raise DatabaseFailure(f"cannot create {path}: {error}") from error
-
-
-def sync_folder(path: Path) -> None:
-    """Make the folder's entries durable."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

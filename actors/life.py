@@ -15,7 +15,6 @@ from .alarm_index import ACTIVE
 from .call import CURRENT, Activity, Call
 from .database import Database, Value
 from .errors import Aborted, ActorFileError, DatabaseFailure, NotADatabase, QueryError, presentable
-from .files import create_file, make_folder
 from .host import Host, State
 from .migrations import bring_up
 from .names import file_path
@@ -66,7 +65,7 @@ async def open_later(host: Host) -> None:
         if not path.exists():
             if node.catalog.was_left(host.address):
                 raise ActorFileError(str(path), "the actor's file is gone; put a backup in its place")
-            await node.threads.call(partial(_create, path, _image(host)))
+            await node.threads.call(partial(_create, host, path, _image(host)))
         if not _is_listed(host):
             active = host.kind.alarm is not None
             await node.catalog.register(host.address, node.clock.now_us(), active)
@@ -126,9 +125,10 @@ def _image(host: Host) -> bytes:
     return host.kind.image(meta)
 
 
-def _create(path: Path, image: bytes) -> None:
-    make_folder(path.parent)
-    create_file(path, image)
+def _create(host: Host, path: Path, image: bytes) -> None:
+    """Runs in a thread."""
+    host.node.file_ops.make_folder(path.parent)
+    host.node.file_ops.create_file(path, image)
 
 
 def _open_file(host: Host, path: Path) -> tuple[Database, dict[str, object]]:

@@ -24,7 +24,6 @@ from .database import SQLITE_VERSION
 from .durability import Mode, durability_of
 from .errors import NamespaceConflict, RuntimeClosed
 from .fileops import FileOps
-from .files import make_folder
 from .gates import pass_once
 from .host import Host, State
 from .kind import Kind
@@ -109,12 +108,12 @@ class Node:
         if self.draining:
             raise RuntimeClosed
         self.loop = asyncio.get_running_loop()
-        make_folder(self.path.absolute())
+        self.file_ops.make_folder(self.path.absolute())
         self._lock = DirectoryLock(self.path)
         os.register_at_fork(after_in_child=partial(_forked, weakref.ref(self)))
         try:
             self.threads = Threads(self.loop, self.limits.commit_threads, self._executor, self._progressed)
-            self.catalog = Catalog(self.path, self.vfs, self.loop, self._progressed)
+            self.catalog = Catalog(self.path, self.vfs, self.file_ops, self.loop, self._progressed)
             self.alarm_index = AlarmIndex(self.catalog)
         except BaseException:
             self._lock.release()

@@ -17,10 +17,9 @@ import apsw
 import pytest
 
 import z0
-from tests.faults import Disk, faulty_disk
 from z0.actors.errors import DatabaseFailure
 from z0.actors.names import file_path
-from z0.testing import VirtualClock, temporary_runtime
+from z0.testing import SimulatedDisk, VirtualClock, simulated_disk, temporary_runtime
 
 
 class Boom(BaseException):
@@ -193,13 +192,13 @@ async def world() -> World:
 
 
 @pytest.fixture
-def disk() -> Iterator[Disk]:
-    with faulty_disk() as disk:
+def disk() -> Iterator[SimulatedDisk]:
+    with simulated_disk() as disk:
         yield disk
 
 
 @pytest.fixture
-async def runtime(disk: Disk, world: World) -> AsyncIterator[z0.Runtime]:
+async def runtime(disk: SimulatedDisk, world: World) -> AsyncIterator[z0.Runtime]:
     async with temporary_runtime(memory=True, clock=VirtualClock(), vfs=disk.name, env=world) as runtime:
         yield runtime
 
@@ -240,7 +239,7 @@ async def test_sql_of_a_user_cannot_end_the_transaction_of_its_neighbour(runtime
 
 @pytest.mark.parametrize("method", ["charge_and_sync", "charge_and_wait"])
 async def test_a_commit_that_failed_is_not_said_to_have_left_nothing(
-    runtime: z0.Runtime, disk: Disk, method: str
+    runtime: z0.Runtime, disk: SimulatedDisk, method: str
 ) -> None:
     shop = runtime.get(Shop, "x")
     await shop.append("x")
@@ -410,7 +409,7 @@ async def test_an_actor_that_cannot_be_made_answers_every_caller(runtime: z0.Run
         assert isinstance(await outcome(runtime.get(kind, "x").ping()), RuntimeError)
 
 
-async def test_after_a_failed_commit_the_actor_opens_anew_and_answers(runtime: z0.Runtime, disk: Disk) -> None:
+async def test_after_a_failed_commit_the_actor_opens_anew_and_answers(runtime: z0.Runtime, disk: SimulatedDisk) -> None:
     tabled = runtime.get(Tabled, "x")
     await tabled.put(1)
     disk.fail("sync")
@@ -420,7 +419,7 @@ async def test_after_a_failed_commit_the_actor_opens_anew_and_answers(runtime: z
     assert {await tabled.take() for _ in range(5)} <= {1, 2}
 
 
-async def test_sync_reaches_the_disk_though_a_reader_holds_the_file(disk: Disk, world: World) -> None:
+async def test_sync_reaches_the_disk_though_a_reader_holds_the_file(disk: SimulatedDisk, world: World) -> None:
     options: dict[str, Any] = {"clock": VirtualClock(), "vfs": disk.name, "durability": "relaxed", "env": world}
     async with temporary_runtime(memory=True, **options) as runtime:
         shop = runtime.get(Shop, "x")

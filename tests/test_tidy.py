@@ -94,7 +94,7 @@ def test_packages_are_imported_by_one_name_only() -> None:
 
 
 def test_only_the_database_talks_to_sqlite() -> None:
-    assert importers({"apsw", "sqlite3"}, modules(*ENGINE)) <= {"actors/database.py", "z0/testing.py"}
+    assert importers({"apsw", "sqlite3"}, modules(*ENGINE)) <= {"actors/database.py", "z0/disk.py"}
 
 
 def test_only_the_clock_reads_time_and_randomness() -> None:

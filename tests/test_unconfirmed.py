@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 
 import z0
-from tests.faults import faulty_disk
 from tests.test_gates import Threads, quiet
-from z0.testing import VirtualClock, temporary_runtime
+from z0.testing import VirtualClock, simulated_disk, temporary_runtime
 
 
 class Oops(Exception):
@@ -221,7 +220,7 @@ async def test_a_failing_commit_of_unconfirmed_writes_resets_the_actor(synced: b
         if synced:
             await pad.storage.sync()
 
-    with faulty_disk() as disk:
+    with simulated_disk() as disk:
         async with temporary_runtime(memory=True, clock=VirtualClock(), env=[], vfs=disk.name) as runtime:
             bench = Bench(runtime, Threads())
             await bench.start(lambda pad: pad.storage.put("old", 1))

@@ -159,6 +159,12 @@ class _Seams(FileOps):
         if self.struck(address, point):
             raise _failure(point)
 
+    def make_folder(self, path: Path) -> None:
+        self._file_ops.make_folder(path)
+
+    def create_file(self, path: Path, image: bytes) -> None:
+        self._file_ops.create_file(path, image)
+
     def open(self, address: Address, path: Path, *, vfs: str | None, sync: bool) -> Database:
         self.fail(address, "open")
         return self._file_ops.open(address, path, vfs=vfs, sync=sync)
