@@ -28,21 +28,8 @@ import apsw
 
 from z0.actors.catalog import CATALOG_FILE
 from z0.actors.fileops import FileOps
-from z0.crashes import (
-    CrashImage,
-    Create,
-    Delete,
-    Event,
-    Found,
-    MakeFolder,
-    Mark,
-    Rename,
-    Sync,
-    SyncFolder,
-    Truncate,
-    Write,
-    crash_images,
-)
+from z0.crashes import CrashImage, crash_images
+from z0.medium import Create, Delete, Event, Found, MakeFolder, Mark, Rename, Sync, SyncFolder, Truncate, Write
 from z0.runtime import Runtime
 
 __all__ = ["Call", "Kind", "SimulatedDisk", "simulated_disk"]
@@ -127,22 +114,19 @@ class SimulatedDisk(apsw.VFS):
             return [call for call in self.log if call.failed]
 
     def calls(self, kind: Kind, suffix: str = "") -> int:
-        """How many calls of a kind there were, of files whose path ends so; without `suffix` as in `fail`."""
+        """How many calls of a kind there were, of files whose path ends so; without `suffix`: not the catalogue."""
         with self._lock:
-            return sum(
-                call.kind == kind and call.file.endswith(suffix) and _counts(call.file, suffix) for call in self.log
-            )
+            return sum(call.kind == kind and _meant(call.file, suffix) for call in self.log)
 
     def strikes(self, kind: Kind, file: str) -> Error | None:
         """Note a call; how it fails, if it does."""
         with self._lock:
             fault = self._fault
             failing = None
-            if fault is not None and fault.kind == kind and _main(file).endswith(fault.suffix):
-                if _counts(file, fault.suffix):
-                    self._seen += 1
-                    if self._seen == fault.at or (fault.forever and self._seen > fault.at):
-                        failing = fault.error
+            if fault is not None and fault.kind == kind and _meant(_main(file), fault.suffix):
+                self._seen += 1
+                if self._seen == fault.at or (fault.forever and self._seen > fault.at):
+                    failing = fault.error
             self.log.append(Call(kind, file, failing is not None))
             return failing
 
@@ -299,8 +283,8 @@ def _main(file: str) -> str:
     return file.removesuffix("-wal").removesuffix("-journal").removesuffix(".new")
 
 
-def _counts(file: str, suffix: str) -> bool:
-    return bool(suffix) or os.path.basename(_main(file)) != CATALOG_FILE
+def _meant(file: str, suffix: str) -> bool:
+    return file.endswith(suffix) if suffix else os.path.basename(_main(file)) != CATALOG_FILE
 
 
 @contextmanager
