@@ -158,10 +158,12 @@ class SimulatedDisk(apsw.VFS):
                 self.trace.append(event)
 
     def _find(self, path: Path) -> None:
-        known = {event.path for event in self.trace if not isinstance(event, Mark)}
-        for file in sorted(path.rglob("*")):
-            if str(file) not in known and file.is_file() and not file.name.endswith("-shm"):
-                self.record(Found(str(file), file.read_bytes()))
+        known = {event.path for event in self.trace if not isinstance(event, Mark | Found)}
+        known.update(*(event.files for event in self.trace if isinstance(event, Found)))
+        files = [file for file in sorted(path.rglob("*")) if file.is_file() and not file.name.endswith("-shm")]
+        found = {str(file): file.read_bytes() for file in files if str(file) not in known}
+        if found:
+            self.record(Found(found))
 
     # What SQLite asks for
 

@@ -21,10 +21,9 @@ SECTOR = 512
 
 
 class Found(NamedTuple):
-    """A file that was there before, durably."""
+    """Files that were there before, durably: their contents by path."""
 
-    path: str
-    content: bytes
+    files: dict[str, bytes]
 
 
 class Create(NamedTuple):
@@ -232,9 +231,10 @@ class Medium:
     def apply(self, event: Event) -> None:
         """Let this happen. Raises KeyError for a file that is not there."""
         match event:
-            case Found(path, content):
-                folder, name = self._folder(os.path.dirname(path)), os.path.basename(path)
-                folder.now[name] = folder.durable[name] = File(content)
+            case Found(files):
+                for path, content in files.items():
+                    folder, name = self._folder(os.path.dirname(path)), os.path.basename(path)
+                    folder.now[name] = folder.durable[name] = File(content)
             case Create(path):
                 self._enter(path, None, os.path.basename(path), File())
             case MakeFolder(path):
@@ -273,14 +273,19 @@ class Medium:
         assert isinstance(node, File)
         return node
 
-    def volatile(self, path: str) -> bool:
-        """Whether a power cut might take something of this file or folder: of its content, its name, or a parent's."""
+    def unsynced(self, path: str) -> bool:
+        """Whether a power cut might take bytes of this file, if it is there."""
+        try:
+            return self._file(path).volatile
+        except KeyError:
+            return False
+
+    def nameless(self, path: str) -> bool:
+        """Whether this file might not be found after a power cut, if it is there now: its name, or a folder's."""
         try:
             node: File | Folder = self._file(path)
         except KeyError:
             return False
-        if isinstance(node, File) and node.volatile:
-            return True
         while path not in self.roots and os.path.dirname(path) != path:
             above, name = self._folder(os.path.dirname(path)), os.path.basename(path)
             if above.durable.get(name) is not node:

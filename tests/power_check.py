@@ -1,0 +1,251 @@
+"""Whether what a power cut has left is all that it may not take, and whether z0 goes on from there.
+
+    python -m tests.power_check SEED [PLAN]     # explores one seed again, and says what is violated
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import shutil
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import z0
+from tests.power_actors import Order, Place, Safe
+from tests.power_loss import PLANS, Plan, Workload
+from z0.crashes import CrashImage
+from z0.medium import Event, Mark, Medium, Write
+from z0.testing import SimulatedDisk, VirtualClock, crash, simulated_disk
+
+MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
+IMAGES = 250  # of each seed, about
+FIRES_ONE_IN = 8
+DEEPER_ONE_IN = 40
+DEEPER_IMAGES = 12
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class Violation(NamedTuple):
+    """An image that is not as promised."""
+
+    seed: int
+    plan: str
+    where: str
+    what: str
+
+    def __str__(self) -> str:
+        """What it is, and how to see it again."""
+        return (
+            f"{self.plan!r}, seed {self.seed}, {self.where}: {self.what}\n"
+            f"    again: python -m tests.power_check {self.seed}"
+        )
+
+
+class Explored(NamedTuple):
+    """What exploring one seed has come to."""
+
+    images: Counter[str]
+    violations: list[Violation]
+
+
+class Told:
+    """What the marks say: what was tried, what was acknowledged, and when it is."""
+
+    def __init__(self, marks: Iterable[object]) -> None:
+        self.tried: set[Order] = set()
+        self.acknowledged: set[Order] = set()
+        self.notes: Counter[tuple[str, str]] = Counter()
+        self.notes_kept: Counter[tuple[str, str]] = Counter()
+        self.now = 0
+        for mark in marks:
+            match mark:
+                case int(now):
+                    self.now = now
+                case ("try", Order() as order):
+                    self.tried.add(order)
+                    self.notes[order[2:4]] += order.sort == "note"
+                case ("ack", Order() as order):
+                    self.acknowledged.add(order)
+                    if order.sort != "note":  # then all that was noted before is durable with it
+                        self.notes_kept[order[2:4]] = self.notes[order[2:4]]
+
+    @property
+    def actors(self) -> set[tuple[str, str]]:
+        """Tenant and name of each actor that was meant."""
+        return {(order.tenant, order.name) for order in self.tried} | {
+            place[:2] for order in self.tried for place in order.places
+        }
+
+
+async def check(path: Path, plan: Plan, marks: Iterable[object], *, fire: bool, runtime: Any = z0.Runtime) -> None:
+    """Open what was left, and make sure of everything. Raises AssertionError, and whatever z0 does.
+
+    `fire`: let time pass first, without touching an actor: what is due must have run then.
+    """
+    told = Told(marks)
+    clock = VirtualClock(START + timedelta(hours=20 if fire else 0))
+    cls = plan.classes[-1]
+    found: list[Place] = []
+    async with runtime(path, actors=[cls], clock=clock) as opened:
+        if fire:
+            await clock.advance("2 hours")
+        for tenant, name in sorted(told.actors):
+            state = await opened.tenant(tenant).get(cls, name).audit(told.now)
+            found += [(tenant, name, key) for key in state.keys if not key.startswith("before")]
+            assert not (fire and state.owed), f"{name}: {state.owed} never ran"
+            actor = (tenant, name)
+            assert told.notes_kept[actor] <= state.notes <= told.notes[actor], "unconfirmed writes are lost"
+        listed = {
+            (tenant, info.name)
+            for tenant in sorted({tenant for tenant, _ in told.actors})
+            for info in await opened.tenant(tenant).list(cls)
+        }
+        await crash(opened)
+    compare(told, set(found), listed)
+
+
+def compare(told: Told, there: set[Place], listed: set[tuple[str, str]]) -> None:
+    """Acknowledged within stored within started, each message in its order, its parts together where it says so."""
+    may = {place for order in told.tried for place in order.places}
+    must = {place for order in told.acknowledged for place in order.places}
+    assert not must - there, f"lost although acknowledged: {sorted(must - there)}"
+    unknown = {place for place in there - may if not place[2].startswith("set-")}
+    assert not unknown, f"nobody wrote this: {sorted(unknown)}"
+    assert {place[:2] for place in must} <= listed, "an acknowledged actor is not in the catalogue"
+    for order in told.tried:
+        written = [place in there for place in order.places]
+        assert written == sorted(written, reverse=True), f"{order.key}: a later part without an earlier one"
+        assert order.sort != "many" or len(set(written)) == 1, f"{order.key}: a part of one transaction"
+
+
+def check_acknowledgements(trace: Sequence[Event], path: Path) -> None:
+    """When one caller is told, nothing of the actor's may still be volatile: no write, and no name."""
+    medium = Medium()
+    for event in trace:
+        medium.apply(event)
+        match event:
+            case Mark(("ack", Order() as order)) if order.sort not in ("note", "never"):
+                for tenant, name in {place[:2] for place in order.places}:
+                    file = path / tenant / "Safe" / f"{name}.sqlite"
+                    for each in (str(file), f"{file}-wal"):
+                        assert not medium.nameless(each), f"{order.key}: {each} may vanish"
+                    assert not medium.unsynced(f"{file}-wal"), f"{order.key} is acknowledged, and not synced"
+
+
+@contextmanager
+def folder() -> Iterator[Path]:
+    """A folder on a RAM disk."""
+    path = Path(tempfile.mkdtemp(prefix="z0-power-", dir=MEMORY))
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+class Explorer:
+    """Runs one plan with one seed, and checks what power cuts leave of it."""
+
+    def __init__(self, name: str, plan: Plan, seed: int, images: int) -> None:
+        self.name, self.plan, self.seed, self.most = name, plan, seed, images
+        self.images: Counter[str] = Counter()
+        self.violations: list[Violation] = []
+
+    async def explore(self, spoil: Callable[[SimulatedDisk], object] | None = None) -> None:
+        """Do it. `spoil`: what is to be broken first."""
+        with folder() as root, simulated_disk(trace=True) as disk:
+            if spoil is not None:
+                spoil(disk)
+            path = root / "some" / "data"
+            await self.plan.prepare(path)
+            await Workload(self.plan, self.seed, disk, path).run()
+            if self.plan.callers == 1 and "kill" not in self.plan.runs and not self.plan.fails:
+                self._expect("every acknowledgement", lambda: check_acknowledgements(disk.trace, path))
+            for number, image in enumerate(disk.images(seed=self.seed, each=2, points=self._points(disk))):
+                await self._check(image, path, root / str(number), number)
+                if len(self.violations) > 3:
+                    return
+
+    def _points(self, disk: SimulatedDisk) -> set[int]:
+        """Some moments, about as many as give the images that are wanted."""
+        chance = random.Random(self.seed)
+        wanted = max(1, self.most // 3)
+        moments = range(1, len(disk.trace) + 1)
+        return set(moments if len(moments) <= wanted else chance.sample(moments, wanted))
+
+    async def _check(self, image: CrashImage, of: Path, path: Path, number: int) -> None:
+        where = f"event {image.point}, {image.mode} {image.number}"
+        fire = self.plan.has_alarms and number % FIRES_ONE_IN == 0
+        deeper = number % DEEPER_ONE_IN == 0
+        try:
+            image.write(path, of=of)
+            self.images["crash images"] += 1
+            self.images["with alarms fired"] += fire
+            if deeper:
+                await self._check_deeper(image, path, where)
+            else:
+                await self._attempt(where, check(path, self.plan, image.marks, fire=fire))
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
+
+    async def _check_deeper(self, image: CrashImage, path: Path, where: str) -> None:
+        """Recover on a disk with a trace of its own, and check what a second power cut leaves of that."""
+        with simulated_disk(trace=True) as disk:
+            await self._attempt(where, check(path, self.plan, image.marks, fire=False, runtime=disk.runtime))
+            points = random.Random(self.seed).sample(range(1, len(disk.trace) + 1), min(6, len(disk.trace)))
+            again = path.with_name(f"{path.name}-again")
+            for number, second in enumerate(disk.images(seed=self.seed, each=1, points=set(points))):
+                if number >= DEEPER_IMAGES:
+                    break
+                self.images["crash images"] += 1
+                self.images["of recoveries"] += 1
+                try:
+                    second.write(again, of=path)
+                    deeper = f"{where}, then event {second.point}, {second.mode} {second.number}"
+                    await self._attempt(deeper, check(again, self.plan, image.marks, fire=False))
+                finally:
+                    shutil.rmtree(again, ignore_errors=True)
+
+    async def _attempt(self, where: str, checking: Any) -> None:
+        try:
+            await checking
+        except Exception as error:
+            self._violated(where, error)
+
+    def _expect(self, where: str, action: Callable[[], object]) -> None:
+        try:
+            action()
+        except AssertionError as error:
+            self._violated(where, error)
+
+    def _violated(self, where: str, error: Exception) -> None:
+        self.violations.append(Violation(self.seed, self.name, where, f"{type(error).__name__}: {error}"))
+
+
+def explore(
+    seed: int, *, name: str | None = None, images: int = IMAGES, spoil: Callable[[SimulatedDisk], object] | None = None
+) -> Explored:
+    """Run the workload of this seed (or the plan of that name), and check about so many images of it."""
+    logging.disable(logging.ERROR)
+    try:
+        name = name or list(PLANS)[seed % len(PLANS)]
+        explorer = Explorer(name, PLANS[name], seed, images)
+        asyncio.run(explorer.explore(spoil))
+        return Explored(explorer.images, explorer.violations)
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+if __name__ == "__main__":
+    explored = explore(int(sys.argv[1]), name=sys.argv[2] if len(sys.argv) > 2 else None)
+    print(dict(explored.images))
+    for violation in explored.violations:
+        print(violation)
