@@ -130,12 +130,14 @@ class Catalog:
             files.create_file(path, Template(_SCHEMA).image({"schema": CATALOG_VERSION}))
         self._loop = loop
         self._on_written = written
+        self._files = files
         try:
             self._database = Database(path, vfs=vfs, sync=True)
         except NotADatabase as error:
             raise ActorFileError(
                 str(path), f"{error}; remove it, and it is made anew from the actors' files"
             ) from error
+        self._make_durable()
         self._check_version(path)
         if self._database.row(_COMPLETE) is None:
             self._rebuild(directory)
@@ -145,9 +147,16 @@ class Catalog:
         self._running: Batch = []
         self._retry: asyncio.TimerHandle | None = None
         self._synced = True  # a COMMIT waits for the device
+        self._doubtful = False  # a COMMIT failed: what is in the WAL may not be on the device, whoever syncs it
         self._abandoned = False
         self.writing = False
         self.commits = 0
+
+    def _make_durable(self) -> None:
+        """Have all that is in the WAL on the device: after a kill, or a failure, readers may see what is not."""
+        self._files.renew_wal(self._database.path)
+        if not self._database.checkpoint(wait=True):
+            self._database.sync()
 
     def _check_version(self, path: Path) -> None:
         row = self._database.row("SELECT value FROM z0_meta WHERE key = 'schema'")
@@ -266,6 +275,9 @@ class Catalog:
         failure: Exception | None = None
         awaited = any(isinstance(told, asyncio.Future) for _sql, _bindings, told in batch)
         try:
+            if self._doubtful:
+                self._make_durable()
+                self._doubtful = False
             if awaited != self._synced:  # what is only noted may be lost in a power cut: it is in the actors' files
                 self._database.relax(not awaited)
                 self._synced = awaited
@@ -277,7 +289,7 @@ class Catalog:
             if self._database.unmeasured >= self._database.measure_at and self._database.checkpoint_due(_WAL_PAGES):
                 self._database.checkpoint()
         except (DatabaseFailure, Z0Error) as caught:
-            failure = caught
+            failure, self._doubtful = caught, True
             _attempt(self._database.rollback)
         self._loop.call_soon_threadsafe(self._written, batch, failure)
 

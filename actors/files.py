@@ -30,6 +30,27 @@ class Files:
         except OSError as error:
             raise DatabaseFailure(f"cannot create {path}: {error}") from error
 
+    def renew_wal(self, path: Path) -> None:
+        """Write what the WAL of this database holds, if it has one, once more and sync it. Raises DatabaseFailure.
+
+        A sync that failed may have left bytes that the kernel shows to everybody and takes for written: no later sync
+        writes them, only writing them again does. A checkpoint of such bytes could be cut off half-way, and then
+        neither file would hold the rest.
+        """
+        wal = path.with_name(f"{path.name}-wal")
+        try:
+            if not wal.exists():
+                return
+            content = wal.read_bytes()
+            descriptor = os.open(wal, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                self.fill(wal, descriptor, content)
+                self.sync(wal, descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise DatabaseFailure(f"cannot renew {wal}: {error}") from error
+
     def make_folder(self, path: Path) -> None:
         """Make a folder of ours and its parents, durably. Raises DatabaseFailure."""
         try:

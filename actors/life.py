@@ -166,6 +166,8 @@ def _is_clean(host: Host, path: Path) -> bool:
 
 
 def _make_durable(host: Host, database: Database) -> None:
+    """Runs in a thread."""
+    host.node.file_ops.renew_wal(database.path)
     if not host.node.file_ops.checkpoint(host.address, database, wait=True):  # a reader is in the way
         database.sync()
 

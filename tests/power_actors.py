@@ -1,4 +1,4 @@
-"""The actors of the power-loss proof, and what is ordered of them: all that they do shows in the keys of their facts."""
+"""The actors of the power-loss proof, and what is ordered of them: all that they do shows in their facts."""
 
 from __future__ import annotations
 
@@ -131,9 +131,10 @@ class Safe(z0.Entity):
         assert self.clock.now() >= info.scheduled_time
         if info.name.startswith("fails") and not info.is_retry:
             raise ValueError("at first")
-        self.ledger.append("rang", source_id=info.name, data={"scheduled": info.scheduled_time.isoformat()})
         if info.name.startswith("slowly"):
+            self.storage.put("z-began", info.name)
             await self.storage.sync()
+        self.ledger.append("rang", source_id=info.name, data={"scheduled": info.scheduled_time.isoformat()})
 
     def _was_done(self, message: str) -> bool:
         return self.ledger.count(idempotency_key=message) > 0
@@ -212,7 +213,9 @@ class NewSafe(Safe):
     migrations = [TABLE, "ALTER TABLE messages ADD COLUMN n INTEGER NOT NULL DEFAULT 0", _rename]
 
     async def audit(self, now: int) -> State:
-        sevens = [message for (message,) in self.storage.sql("SELECT message FROM messages WHERE n = 7 ORDER BY message")]
+        sevens = [
+            message for (message,) in self.storage.sql("SELECT message FROM messages WHERE n = 7 ORDER BY message")
+        ]
         assert sevens == self.storage.get("z-before"), "half of a migration"
         return await super().audit(now)
 

@@ -1,6 +1,6 @@
 """Whether what a power cut has left is all that it may not take, and whether z0 goes on from there.
 
-    python -m tests.power_check SEED [PLAN]     # explores one seed again, and says what is violated
+python -m tests.power_check SEED [PLAN]     # explores one seed again, and says what is violated
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import z0
-from tests.power_actors import Order, Place, Safe
+from tests.power_actors import Order, Place
 from tests.power_loss import PLANS, Plan, Workload
 from z0.crashes import CrashImage
-from z0.medium import Event, Mark, Medium, Write
+from z0.medium import Event, Mark, Medium
 from z0.testing import SimulatedDisk, VirtualClock, crash, simulated_disk
 
 MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None

@@ -47,7 +47,7 @@ async def old_files(path: Path) -> None:
             safe = runtime.get(Safe, str(number))
             await safe.append("single", amount=1, idempotency_key=f"before-{number}")
             await safe.set(f"set-{number}", f"rings-before-{number}", 600.0, None)
-    for file in path.glob("default/Safe/*.sqlite"):
+    for file in (path / f"default/Safe/{number}.sqlite" for number in range(2)):
         with closing(sqlite3.connect(file)) as database:
             database.executescript(
                 "CREATE TABLE old AS SELECT * FROM z0_alarms; DROP TABLE z0_alarms;"

@@ -165,6 +165,9 @@ class _Seams(FileOps):
     def create_file(self, path: Path, image: bytes) -> None:
         self._file_ops.create_file(path, image)
 
+    def renew_wal(self, path: Path) -> None:
+        self._file_ops.renew_wal(path)
+
     def open(self, address: Address, path: Path, *, vfs: str | None, sync: bool) -> Database:
         self.fail(address, "open")
         return self._file_ops.open(address, path, vfs=vfs, sync=sync)
