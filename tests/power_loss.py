@@ -193,10 +193,14 @@ class Workload:
         return order
 
     def kill(self) -> None:
-        """Have been killed at some moment: what was asked of the disk until then is there, synced or not."""
-        trace = self.disk.trace
-        last = max(1, len(trace) - 60)
-        del trace[self.chance.randrange(last, len(trace)) if last < len(trace) else len(trace) :]
-        images = {image.mode: image for image in crash_images(trace, points=[len(trace)])}
-        shutil.rmtree(self.path)
-        images.get("everything", images["nothing"]).write(self.path, of=self.path)
+        """Have been killed at one of the last moments."""
+        moments = len(self.disk.trace)
+        kill(self.disk, self.path, self.chance.randrange(max(1, moments - 60), moments + 1))
+
+
+def kill(disk: SimulatedDisk, path: Path, moment: int) -> None:
+    """Let the process have been killed then: what it had asked of the disk is there, durable or not."""
+    del disk.trace[moment:]
+    images = {image.mode: image for image in crash_images(disk.trace, points=[moment])}
+    shutil.rmtree(path)
+    images.get("everything", images["nothing"]).write(path, of=path)
