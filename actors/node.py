@@ -312,6 +312,7 @@ class Node:
         await asyncio.wait([drained, patience], return_when=asyncio.FIRST_COMPLETED)
         drained.cancel()
         patience.cancel()
+        await asyncio.wait([drained, patience])
         try:
             await self._end("the runtime closed before it came to rest (close_seconds)")
             await self.catalog.close()
