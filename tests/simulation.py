@@ -304,6 +304,8 @@ class _Errors(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         reason = record.exc_info[1] if record.exc_info else None
+        if isinstance(reason, (z0.ActorReset, z0.CommitUnknown)):  # of a hook or of background work: provoked
+            return
         self.lines.append(f"{record.getMessage()}: {reason!r}")
 
 

@@ -20,7 +20,7 @@ import z0
 from tests.faults import Disk, faulty_disk
 from z0.actors.errors import DatabaseFailure
 from z0.actors.names import file_path
-from z0.testing import VirtualClock, temporary_runtime
+from z0.testing import VirtualClock, fault, temporary_runtime
 
 
 class Boom(BaseException):
@@ -456,3 +456,37 @@ async def test_actors_are_listed_although_the_catalogue_cannot_be_written_now(mo
         assert [info.name for info in await runtime.list(Shop)] == ["a"]
         assert await runtime.versions(Shop) == {0: 1}
         monkeypatch.undo()
+
+
+class Climber(z0.Actor):
+    """Has a message with a commit behind it that waits for another one."""
+
+    env: asyncio.Event
+
+    def __init__(self) -> None:
+        self.standing = False
+
+    async def climb(self) -> None:
+        self.storage.put("first", 1)
+        await self.storage.sync()
+        self.standing = True
+        await self.env.wait()
+
+    async def stands(self) -> bool:
+        return self.standing
+
+    async def pull(self) -> None:
+        self.storage.put("second", 1)
+        self.env.set()
+
+
+async def test_a_message_that_was_committed_in_part_is_never_told_that_nothing_was() -> None:
+    async with temporary_runtime(memory=True, env=asyncio.Event(), clock=VirtualClock()) as runtime:
+        climber = runtime.get(Climber, "a")
+        climbing = asyncio.create_task(climber.climb())
+        while not await climber.stands():
+            await asyncio.sleep(0)
+        with fault(runtime, "storage"), pytest.raises(z0.ActorReset):
+            await climber.pull()
+        with pytest.raises(z0.CommitUnknown):
+            await climbing

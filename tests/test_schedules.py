@@ -145,9 +145,9 @@ async def test_alarms_run_once_beside_messages_failures_and_evictions(stage: Sta
             key = f"{stage.simulation.one_of(['alarm', 'fails', 'slow'])} {name}{n}"
             after = stage.simulation.one_of([0, 0.001, 1, 30])
             armed.append((name, key))
-            await stage.call(actors[name].arm(key, after), [(name, key)], allow=allow)
             for end in "!", "!!":
                 stage.expect(name, key + end)
+            await stage.call(actors[name].arm(key, after), [(name, key)], allow=allow)
             await stage.clock.sleep(stage.simulation.one_of([0, 0.5, 11]))
 
     async def evict() -> None:
