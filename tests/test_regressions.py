@@ -461,32 +461,26 @@ async def test_actors_are_listed_although_the_catalogue_cannot_be_written_now(mo
 class Climber(z0.Actor):
     """Has a message with a commit behind it that waits for another one."""
 
-    env: asyncio.Event
-
-    def __init__(self) -> None:
-        self.standing = False
+    env: tuple[asyncio.Event, asyncio.Event]
 
     async def climb(self) -> None:
         self.storage.put("first", 1)
         await self.storage.sync()
-        self.standing = True
-        await self.env.wait()
-
-    async def stands(self) -> bool:
-        return self.standing
+        self.env[0].set()
+        await self.env[1].wait()
 
     async def pull(self) -> None:
         self.storage.put("second", 1)
-        self.env.set()
+        self.env[1].set()
 
 
 async def test_a_message_that_was_committed_in_part_is_never_told_that_nothing_was() -> None:
-    async with temporary_runtime(memory=True, env=asyncio.Event(), clock=VirtualClock()) as runtime:
+    stands, go = asyncio.Event(), asyncio.Event()
+    async with temporary_runtime(memory=True, env=(stands, go), clock=VirtualClock()) as runtime:
         climber = runtime.get(Climber, "a")
         climbing = asyncio.create_task(climber.climb())
-        while not await climber.stands():
-            await asyncio.sleep(0)
+        await stands.wait()
         with fault(runtime, "storage"), pytest.raises(z0.ActorReset):
-            await climber.pull()
+            await asyncio.create_task(climber.pull())
         with pytest.raises(z0.CommitUnknown):
             await climbing
