@@ -45,7 +45,7 @@ class Background:
     def __init__(self, host: Host) -> None:
         """Nothing yet."""
         self._host = host
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks: dict[asyncio.Task[Any], None] = {}  # in order: a run can be repeated exactly
 
     def __bool__(self) -> bool:
         """Whether something runs."""
@@ -57,7 +57,7 @@ class Background:
         context = copy_context()
         context.run(CURRENT.set, Call(self._host, activity))
         task = self._host.node.loop.create_task(_work(self._host, work, activity), context=context)
-        self._tasks.add(task)
+        self._tasks[task] = None
         task.add_done_callback(partial(self._ended, work))
         return task
 
@@ -75,7 +75,7 @@ class Background:
         host = self._host
         if inspect.iscoroutine(work):
             work.close()  # it was cancelled before it began
-        self._tasks.discard(task)
+        del self._tasks[task]
         error = None if task.cancelled() else task.exception()
         if error is not None and not (host.dead and isinstance(error, Z0Error)):
             log.error("background work of actor %s failed", host.address, exc_info=error)

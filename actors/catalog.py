@@ -13,17 +13,18 @@ import contextlib
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
 from .clock import datetime_of
 from .database import Database, Row, Template, Value, open_reader
-from .errors import ActorFileError, DatabaseFailure, NotADatabase, RuntimeClosed, Z0Error
+from .errors import ActorFileError, DatabaseFailure, NotADatabase, RuntimeClosed
 from .files import Files
 from .names import Address, file_path
+from .threads import Threads, Work
 
 CATALOG_FILE = "catalog.sqlite"
 CATALOG_VERSION = 2
@@ -111,7 +112,7 @@ def _datetime(us: int | None) -> datetime | None:
 
 
 class Catalog:
-    """The open catalogue of a runtime. Writes are batched in a thread of its own; reads are of what is written."""
+    """The open catalogue of a runtime. Writes are batched, one batch at a time; reads are of what is written."""
 
     def __init__(
         self,
@@ -119,17 +120,16 @@ class Catalog:
         vfs: str | None,
         files: Files,
         loop: asyncio.AbstractEventLoop,
-        written: Callable[[], object] | None = None,
+        threads: Callable[[int], Threads],
     ) -> None:
         """Open, creating or rebuilding it from the actors' files. Raises ActorFileError for a foreign file.
 
-        `written` is called on the loop when a batch has been.
+        `threads` makes as many as are asked for: one, where no commit of an actor is in the way.
         """
         path = directory / CATALOG_FILE
         if not path.exists():
             files.create_file(path, Template(_SCHEMA).image({"schema": CATALOG_VERSION}))
         self._loop = loop
-        self._on_written = written
         self._files = files
         try:
             self._database = Database(path, vfs=vfs, sync=True)
@@ -142,13 +142,14 @@ class Catalog:
         if self._database.row(_COMPLETE) is None:
             self._rebuild(directory)
         self._reader = open_reader(path)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="z0-catalog")
+        self._thread = threads(1)
         self._waiting: Batch = []
         self._running: Batch = []
+        self._work: Work | None = None
         self._retry: asyncio.TimerHandle | None = None
         self._synced = True  # a COMMIT waits for the device
         self._doubtful = False  # a COMMIT failed: what is in the WAL may not be on the device, whoever syncs it
-        self._abandoned = False
+        self._closed = False
         self.writing = False
         self.commits = 0
 
@@ -223,16 +224,20 @@ class Catalog:
     async def close(self) -> None:
         """Write what is noted and close."""
         await self.flushed()
+        self._closed = True
         self._forget_retry()
+        self._thread.close()
+        self.writing = False
         self._reader.close()
-        self._thread.shutdown(wait=True)
         self._database.close()
 
     def abandon(self) -> None:
         """Close at once, leaving the file as a kill would."""
-        self._abandoned = True
+        self._closed = True
         self._forget_retry()
-        self._thread.shutdown(wait=True, cancel_futures=True)
+        if self._work is not None:
+            self._work.drop()
+        self._thread.close()
         self.writing = False
         self._reader.close()
         self._database.abandon()
@@ -259,20 +264,19 @@ class Catalog:
 
     def _start(self) -> None:
         self._forget_retry()
-        if self._abandoned:
+        if self._closed or self._work is not None:  # the end of the batch under way starts the next one
             return
-        batch, self._waiting = self._waiting, []
+        self._running, self._waiting = self._waiting, []
         self.writing = True
-        self._running = batch
-        self._thread.submit(self._run, batch)
+        self._work = self._thread.run(partial(self._write, self._running), self._written)
 
     def _forget_retry(self) -> None:
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None
 
-    def _run(self, batch: Batch) -> None:
-        failure: Exception | None = None
+    def _write(self, batch: Batch) -> None:
+        """Runs in the thread."""
         awaited = any(isinstance(told, asyncio.Future) for _sql, _bindings, told in batch)
         try:
             if self._doubtful:
@@ -288,12 +292,15 @@ class Catalog:
             self._database.unmeasured += len(batch)
             if self._database.unmeasured >= self._database.measure_at and self._database.checkpoint_due(_WAL_PAGES):
                 self._database.checkpoint()
-        except (DatabaseFailure, Z0Error) as caught:
-            failure, self._doubtful = caught, True
+        except BaseException:
+            self._doubtful = True
             _attempt(self._database.rollback)
-        self._loop.call_soon_threadsafe(self._written, batch, failure)
+            raise
 
-    def _written(self, batch: Batch, failure: Exception | None) -> None:
+    def _written(self, _result: None, failure: BaseException | None) -> None:
+        batch, self._running, self._work = self._running, [], None
+        if self._closed:
+            return
         self.commits += failure is None
         for _sql, _bindings, told in batch:
             if not isinstance(told, asyncio.Future):
@@ -303,7 +310,7 @@ class Catalog:
                 told.set_result(None)
             elif not told.done():
                 told.set_exception(DatabaseFailure(f"catalogue: {failure}"))
-        if failure is not None and not self._abandoned:
+        if failure is not None:
             log.warning("the catalogue could not be written, and will be: %s", failure)
             self._waiting[:0] = [write for write in batch if not isinstance(write[2], asyncio.Future)]
             self.writing = False
@@ -313,8 +320,6 @@ class Catalog:
             self._start()
         else:
             self.writing = False
-        if self._on_written is not None:
-            self._on_written()
 
 
 def _attempt(action: Callable[[], None]) -> None:

@@ -147,7 +147,7 @@ class Delivery:
 
     def _answer(self, message: Message, value: object, error: BaseException | None) -> None:
         """Reply when everything written so far is durable; errors are replies."""
-        reply = Reply(message.reply, value, error)
+        reply = Reply(message.reply, value, error, message.kept)
         turn = self._host.turn
         if turn is None or not turn.confirmed:
             reply.send()

@@ -79,13 +79,14 @@ class InputGate:
 class Reply:
     """Where the answer of one message goes: the caller's future, set when the output gate opens."""
 
-    __slots__ = ("error", "future", "value")
+    __slots__ = ("error", "future", "kept", "value")
 
-    def __init__(self, future: asyncio.Future[Any], value: object, error: BaseException | None) -> None:
-        """An answer that waits for its turn."""
+    def __init__(self, future: asyncio.Future[Any], value: object, error: BaseException | None, kept: bool) -> None:
+        """An answer that waits for its turn. `kept`: some of the message's writes may have been in an earlier one."""
         self.future = future
         self.value = value
         self.error = error
+        self.kept = kept
 
     def send(self) -> None:
         """Answer; a caller that has gone is not told."""
@@ -138,12 +139,13 @@ class Turn(msgspec.Struct, eq=False):
         self.error = error
         for reply in self.replies or ():
             if error is not None:
-                reply.error = self.failure()
+                reply.error = self.failure(reply.kept)
             reply.send()
         if self.settling is not None and not self.settling.done():
             self.settling.set_result(None)
 
-    def failure(self) -> ActorReset | CommitUnknown:
-        """The turn's error, anew for each who gets it."""
+    def failure(self, kept: bool = False) -> ActorReset | CommitUnknown:
+        """The turn's error, anew for each who gets it. `kept`: not all that they wrote is in this turn."""
         assert self.error is not None
-        return type(self.error)(self.error.actor, self.error.reason)
+        kind = CommitUnknown if kept else type(self.error)
+        return kind(self.error.actor, self.error.reason)

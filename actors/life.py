@@ -275,7 +275,7 @@ async def _stop(host: Host, reason: str) -> None:
     task = asyncio.current_task()
     assert task is not None
     limit = host.node.clock.call_later(host.node.limits.stop_seconds, task.cancel)
-    host.node.stopping.add(task)
+    host.node.stopping[task] = None
     try:
         await Segments(host, host.kind.stop.function(host.actor, reason), activity)
         if host.background:
@@ -286,7 +286,7 @@ async def _stop(host: Host, reason: str) -> None:
     except Exception:
         log.exception("stop() of actor %s failed", host.address)
     finally:
-        host.node.stopping.discard(task)
+        del host.node.stopping[task]
         limit.cancel()
         activity.end()
         if not host.dead:

@@ -89,9 +89,9 @@ class Node:
         self.room = Room(self, limits.open_files_max())
         self.rest = Rest(self)
         self.wakeups = Wakeups(self)
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._opening: set[asyncio.Task[None]] = set()
-        self.stopping: set[asyncio.Task[Any]] = set()  # tasks inside a stop() hook
+        self._tasks: dict[asyncio.Task[None], None] = {}  # no set: in order, so that a run can be repeated exactly
+        self._opening: dict[asyncio.Task[None], None] = {}
+        self.stopping: dict[asyncio.Task[Any], None] = {}  # tasks inside a stop() hook
         self._opened = False
         self._ending: asyncio.Task[None] | None = None
         self._rested = asyncio.Event()
@@ -112,8 +112,9 @@ class Node:
         self._lock = DirectoryLock(self.path)
         os.register_at_fork(after_in_child=partial(_forked, weakref.ref(self)))
         try:
-            self.threads = Threads(self.loop, self.limits.commit_threads, self._executor, self._progressed)
-            self.catalog = Catalog(self.path, self.vfs, self.file_ops, self.loop, self._progressed)
+            threads = partial(Threads, self.loop, executor=self._executor, delivered=lambda: self._look_again())
+            self.threads = threads(self.limits.commit_threads)
+            self.catalog = Catalog(self.path, self.vfs, self.file_ops, self.loop, threads)
             self.alarm_index = AlarmIndex(self.catalog)
         except BaseException:
             self._lock.release()
@@ -128,9 +129,6 @@ class Node:
         if self.threads.in_flight or self.catalog.writing:
             return True
         return self.dirty > sum(host.turn is not None for host in self.held) if self.dirty else False
-
-    def _progressed(self) -> None:
-        self._look_again()
 
     # Addresses
 
@@ -201,8 +199,8 @@ class Node:
         host.alarms.indexed = indexed
         if not (at_once and life.open_now(host)):
             opening = self.spawn(life.open_later(host))
-            self._opening.add(opening)
-            opening.add_done_callback(self._opening.discard)
+            self._opening[opening] = None
+            opening.add_done_callback(self._opening.pop)
         return host
 
     def touch(self, host: Host) -> None:
@@ -278,7 +276,7 @@ class Node:
 
         def abandon() -> None:
             if busy is not None:
-                busy.wait()
+                busy.finish()
             host.database.abandon()
 
         self.threads.run(abandon, lambda _result, _error: self.left(host))
@@ -313,6 +311,7 @@ class Node:
         await asyncio.wait([drained, patience], return_when=asyncio.FIRST_COMPLETED)
         drained.cancel()
         patience.cancel()
+        await asyncio.wait([drained, patience])
         try:
             await self._end("the runtime closed before it came to rest (close_seconds)")
             await self.catalog.close()
@@ -378,7 +377,7 @@ class Node:
     def spawn(self, coroutine: Coroutine[Any, Any, None], context: Context | None = None) -> asyncio.Task[None]:
         """Run work of the engine that ends before the node does."""
         task = self.loop.create_task(coroutine, context=context)
-        self._tasks.add(task)
+        self._tasks[task] = None
         task.add_done_callback(partial(_ended, self._tasks))
         return task
 
@@ -393,7 +392,7 @@ def _forked(reference: weakref.ref[Node]) -> None:
         node.draining = True
 
 
-def _ended(tasks: set[asyncio.Task[None]], task: asyncio.Task[None]) -> None:
-    tasks.discard(task)
+def _ended(tasks: dict[asyncio.Task[None], None], task: asyncio.Task[None]) -> None:
+    del tasks[task]
     if not task.cancelled() and (error := task.exception()) is not None:
         raise error

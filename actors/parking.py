@@ -30,7 +30,7 @@ class Gone:
 
 
 class Taken:
-    """Stands where the database is while a thread has it: whoever is not gated waits for the thread."""
+    """Stands where the database is while a thread has it: whoever is not gated waits for the thread, or is quicker."""
 
     def __init__(self, database: Database, work: Work) -> None:
         """`work` is what the thread does."""
@@ -38,8 +38,8 @@ class Taken:
         self._work = work
 
     def __getattr__(self, name: str) -> Any:
-        """Wait, then go on."""
-        self._work.wait()
+        """Have it done, then go on."""
+        self._work.finish()
         return getattr(self._database, name)
 
 

@@ -17,31 +17,39 @@ Done = Callable[[Any, BaseException | None], None]
 
 
 class Work:
-    """Something that a thread does."""
+    """Something that a thread does, or whoever cannot wait until a thread begins."""
 
-    __slots__ = ("_done", "_finished", "_work", "error", "result")
+    __slots__ = ("_begun", "_done", "_finished", "_work", "error", "result")
 
     def __init__(self, work: Callable[[], Any], done: Done) -> None:
         """`done(result, error)` is called on the loop."""
         self._work = work
         self._done = done
+        self._begun = threading.Lock()
         self._finished = threading.Lock()
         self._finished.acquire()
         self.result: Any = None
         self.error: BaseException | None = None
 
-    def run(self) -> None:
-        """Do it (in the thread)."""
-        try:
-            self.result = self._work()
-        except BaseException as caught:  # it belongs to whoever asked: handed to `done`
-            self.error = caught
-        self._finished.release()
+    def finish(self) -> None:
+        """Do it; when somebody has begun, block until it is done."""
+        if self._begun.acquire(blocking=False):
+            try:
+                self.result = self._work()
+            except BaseException as caught:  # it belongs to whoever asked: handed to `done`
+                self.error = caught
+            self._finished.release()
+        else:
+            with self._finished:
+                pass
 
-    def wait(self) -> None:
-        """Block until the thread has done it."""
-        with self._finished:
-            pass
+    def drop(self) -> None:
+        """Have it never done; when somebody has begun, block until it is done."""
+        if self._begun.acquire(blocking=False):
+            self.error = RuntimeError("dropped before it began")
+            self._finished.release()
+        else:
+            self.finish()
 
     def deliver(self) -> None:
         """Tell whoever asked (on the loop)."""
@@ -72,6 +80,7 @@ class Threads:
         self._delivered = delivered
         self._queue: SimpleQueue[Work | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
+        self._submitted: dict[Work, None] = {}  # to the executor, which is not ours to shut down
         self._finished: deque[Work] = deque()
         self._woken = False
         self.in_flight = 0
@@ -81,6 +90,7 @@ class Threads:
         item = Work(work, done)
         self.in_flight += 1
         if self._executor is not None:
+            self._submitted[item] = None
             self._executor.submit(self._perform, item)
             return item
         self._queue.put(item)
@@ -107,6 +117,8 @@ class Threads:
 
     def close(self) -> None:
         """End the threads when they have done what was asked."""
+        for item in list(self._submitted):
+            item.finish()
         for _ in self._threads:
             self._queue.put(None)
         for thread in self._threads:
@@ -117,7 +129,8 @@ class Threads:
             self._perform(item)
 
     def _perform(self, item: Work) -> None:
-        item.run()
+        item.finish()
+        self._submitted.pop(item, None)
         self._finished.append(item)
         if not self._woken:
             self._woken = True

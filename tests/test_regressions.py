@@ -19,7 +19,7 @@ import pytest
 import z0
 from z0.actors.errors import DatabaseFailure
 from z0.actors.names import file_path
-from z0.testing import SimulatedDisk, VirtualClock, simulated_disk, temporary_runtime
+from z0.testing import SimulatedDisk, VirtualClock, fault, simulated_disk, temporary_runtime
 
 
 class Boom(BaseException):
@@ -455,3 +455,31 @@ async def test_actors_are_listed_although_the_catalogue_cannot_be_written_now(mo
         assert [info.name for info in await runtime.list(Shop)] == ["a"]
         assert await runtime.versions(Shop) == {0: 1}
         monkeypatch.undo()
+
+
+class Climber(z0.Actor):
+    """Has a message with a commit behind it that waits for another one."""
+
+    env: tuple[asyncio.Event, asyncio.Event]
+
+    async def climb(self) -> None:
+        self.storage.put("first", 1)
+        await self.storage.sync()
+        self.env[0].set()
+        await self.env[1].wait()
+
+    async def pull(self) -> None:
+        self.storage.put("second", 1)
+        self.env[1].set()
+
+
+async def test_a_message_that_was_committed_in_part_is_never_told_that_nothing_was() -> None:
+    stands, go = asyncio.Event(), asyncio.Event()
+    async with temporary_runtime(memory=True, env=(stands, go), clock=VirtualClock()) as runtime:
+        climber = runtime.get(Climber, "a")
+        climbing = asyncio.create_task(climber.climb())
+        await stands.wait()
+        with fault(runtime, "storage"), pytest.raises(z0.ActorReset):
+            await asyncio.create_task(climber.pull())
+        with pytest.raises(z0.CommitUnknown):
+            await climbing
