@@ -134,7 +134,7 @@ class Parking:
         """Have what was committed synced within the time of `durability="relaxed"`."""
         if self._sync_timer is None:
             node = self._host.node
-            self._sync_timer = node.loop.call_later(node.limits.relaxed_sync_seconds, self._sync_due)
+            self._sync_timer = node.clock.call_later(node.limits.relaxed_sync_seconds, self._sync_due)
 
     def _sync_due(self) -> None:
         self._sync_timer = None
