@@ -1,0 +1,123 @@
+"""Scenarios: alarms. Those that are due come within 50 ms; retries come after 2 and 4 seconds."""
+
+from __future__ import annotations
+
+from tests.conformance.scenario import RESTART, call, on, scenario, together, wait
+
+_FAIL = ["raise", "Error", "because of this"]
+_RUN = on("alarm", [["log", "alarm"]])
+
+ALARMS = [
+    scenario("No alarm is set at first", call(["get_alarm"], ["delete_alarm"], ["get_alarm"])),
+    scenario("An alarm that is set can be read, replaced and deleted", call(["set_alarm", 60_000], ["get_alarm"], ["set_alarm", 90_000], ["get_alarm"], ["set_alarm", 30_000], ["get_alarm"], ["delete_alarm"], ["get_alarm"])),
+    scenario("An alarm runs once, at its time, and is gone", _RUN, call(["set_alarm", 50]), wait(400), call(["get_alarm"])),
+    scenario("An alarm that is past runs at once", _RUN, call(["set_alarm", -60_000]), wait(300), call(["get_alarm"])),
+    scenario("A deleted alarm does not run", _RUN, call(["set_alarm", 50]), call(["delete_alarm"]), wait(300)),
+    scenario("An alarm that is set anew runs once, at the later time", on("alarm", [["log", "alarm"], ["get", "k"]]), call(["set_alarm", 50]), call(["set_alarm", 400]), wait(200), call(["log", "between"]), wait(500)),
+    scenario("An alarm that is set earlier runs once, at the earlier time", _RUN, call(["set_alarm", 5_000]), call(["set_alarm", 50]), wait(400), call(["log", "after"], ["get_alarm"])),
+    scenario("A handler is told of its time and that it is no retry", on("alarm", [["info"]]), call(["set_alarm", 50]), wait(400)),
+    scenario("Inside its handler an alarm is not set", on("alarm", [["get_alarm"], ["try", ["put", "set", None]], ["list"]]), call(["set_alarm", 50]), wait(400), call(["list"])),
+    scenario(
+        "A handler may set the next alarm",
+        on("alarm", [["log", "first"], ["set_alarm", 100]], [["log", "second"]]),
+        call(["set_alarm", 50]),
+        wait(600),
+        call(["get_alarm"]),
+    ),
+    scenario(
+        "A handler that sets the next alarm sees it",
+        on("alarm", [["set_alarm", 60_000]]),
+        call(["set_alarm", 50]),
+        wait(400),
+        call(["get_alarm"]),
+    ),
+    scenario("A handler that deletes its alarm has done nothing else", on("alarm", [["delete_alarm"], ["log", "alarm"]]), call(["set_alarm", 50]), wait(400), call(["get_alarm"])),
+    scenario(
+        "A handler that raises is run again after 2 seconds, and told so",
+        on("alarm", [["info"], _FAIL], [["info"]]),
+        call(["set_alarm", 50]),
+        wait(1_500),
+        call(["log", "between"], ["get_alarm"]),
+        wait(2_000),
+        call(["get_alarm"]),
+    ),
+    scenario(
+        "Each retry counts one more",
+        on("alarm", [["info"], _FAIL], [["info"], _FAIL], [["info"]]),
+        call(["set_alarm", 50]),
+        wait(9_000),
+        call(["get_alarm"]),
+    ),
+    scenario(
+        "A run that raises leaves nothing of what it wrote",
+        on("alarm", [["put", "first", 1], _FAIL], [["put", "second", 1]]),
+        call(["set_alarm", 50]),
+        wait(4_000),
+        call(["list"]),
+    ),
+    scenario(
+        "A run that set the next alarm and raised is retried",
+        on("alarm", [["info"], ["set_alarm", 6_000], ["sync"], _FAIL], [["info"]]),
+        call(["set_alarm", 50]),
+        wait(4_000),
+        call(["log", "four seconds later"]),
+        wait(4_000),
+    ),
+    scenario(
+        "An alarm that is set while a run waits for its retry takes its place",
+        on("alarm", [["info"], _FAIL], [["info"]]),
+        call(["set_alarm", 50]),
+        wait(500),
+        call(["set_alarm", 200]),
+        wait(600),
+        call(["get_alarm"]),
+        wait(3_000),
+    ),
+    scenario(
+        "Deleting the alarm while it waits for its retry ends it",
+        on("alarm", [["info"], _FAIL], [["info"]]),
+        call(["set_alarm", 50]),
+        wait(500),
+        call(["get_alarm"], ["delete_alarm"]),
+        wait(4_000),
+    ),
+    scenario(
+        "A handler that deletes the alarm and raises is not run again",
+        on("alarm", [["info"], ["delete_alarm"], _FAIL], [["info"]]),
+        call(["set_alarm", 50]),
+        wait(4_000),
+    ),
+    scenario(
+        "A run that aborts is made again",
+        on("alarm", [["log", "first"], ["abort", "because I must"]], [["log", "again"]]),
+        call(["set_alarm", 50]),
+        wait(4_500),
+        call(["get_alarm"]),
+    ),
+    scenario(
+        "A run that aborts for good is not made again",
+        on("alarm", [["log", "first"], ["abort", "because I must", {"retry_alarm": False}]], [["log", "again"]]),
+        call(["set_alarm", 50]),
+        wait(4_500),
+        call(["get_alarm"]),
+    ),
+    scenario("Calls come in while a handler waits", on("alarm", [["log", "in"], ["pause", 300], ["log", "out"]]), call(["set_alarm", 20]), wait(150), call(["log", "call"]), wait(400)),
+    scenario(
+        "A run does not begin before the one that is under way has ended",
+        on("alarm", [["log", "in"], ["pause", 400], ["log", "out"]], [["log", "next"]]),
+        call(["set_alarm", 20]),
+        wait(150),
+        call(["set_alarm", 20]),
+        wait(700),
+    ),
+    scenario("A class without a handler cannot set an alarm", call(["try", ["set_alarm", 50]], to="Plain:a"), call(["put", "k", 1], to="Plain:a")),
+    scenario("The beginning of time is no time for an alarm", call(["try", ["set_alarm_at", 0]], ["try", ["set_alarm_at", -1]], ["get_alarm"])),
+    scenario("Many alarms in one call leave the last", _RUN, call(*[["set_alarm", n] for n in (5_000, 20, 60_000, 3_000, 100)]), wait(500), call(["get_alarm"])),
+    scenario("Objects have alarms of their own", on("alarm", [["log", "a"]]), on("alarm", [["log", "b"]], to="b"), together(call(["set_alarm", 300]), call(["set_alarm", 50], to="b")), wait(700)),
+    scenario("An alarm outlives a restart", call(["set_alarm", 60_000]), RESTART, call(["get_alarm"]),),
+    scenario("An alarm that fell due while nothing ran runs after the restart", call(["set_alarm", 10]), wait(100), RESTART, wait(500), call(["list"], ["get_alarm"])),
+    scenario("An alarm may be set in the constructor", on("start", [["set_alarm", 50]], []), _RUN, call(["log", "called"]), wait(400)),
+    scenario("An abort before anything is durable takes the alarm back", _RUN, call(["set_alarm", 50], ["abort", "because I must"]), wait(300), call(["get_alarm"])),
+    scenario("A call that raises leaves no alarm behind", _RUN, call(["set_alarm", 100], _FAIL), wait(500)),
+    scenario("An alarm runs in an object that was idle", on("alarm", [["log", "alarm"], ["recall", "it"]]), call(["remember", "it", 1], ["set_alarm", 3_000]), wait(3_500), call(["get_alarm"])),
+]
