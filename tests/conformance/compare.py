@@ -34,32 +34,34 @@ class Compared(NamedTuple):
         return self.verdict in ("same", "listed")
 
 
-def compared(
-    scenarios: list[Scenario], theirs: Mapping[str, Outcome], ours: Mapping[str, Outcome]
-) -> list[Compared]:
+def compared(scenarios: list[Scenario], theirs: Mapping[str, Outcome], ours: Mapping[str, Outcome]) -> list[Compared]:
     """All scenarios with their outcomes, by name."""
     return [Compared(one, theirs[one.name]["outcome"], ours[one.name]["outcome"]) for one in scenarios]
 
 
 def recorded(results: list[Compared], version: str) -> str:
-    """The outcomes as they are kept, so that z0 is compared where there is no workerd: one step a line."""
+    """The outcomes as they are kept, so that z0 is compared where there is no workerd; a scenario a line."""
     kept: dict[str, Any] = {}
     for one in results:
         kept[one.scenario.name] = {"workerd": one.theirs}
         if one.theirs != one.ours:
             kept[one.scenario.name]["z0"] = one.ours
-    lines = [f"  {json.dumps(name)}: {json.dumps(its)}" for name, its in kept.items()]
-    return f'{{\n  "workerd": {json.dumps(version)},\n' + ",\n".join(lines) + "\n}\n"
+    lines = [f"{json.dumps(name)}: {json.dumps(its)}" for name, its in kept.items()]
+    return f'{{"workerd": {json.dumps(version)}, "scenarios": {{\n' + ",\n".join(lines) + "\n}}\n"
 
 
 def table(chapters: Mapping[str, list[Scenario]], version: str) -> str:
     """What the page says of each scenario, and of each difference."""
     every = [one for scenarios in chapters.values() for one in scenarios]
     differing = sum(one.differs is not None for one in every)
-    lines = [f"{len(every)} scenarios against workerd {version}: {len(every) - differing} end alike, {differing} differ."]
+    lines = [
+        f"{len(every)} scenarios against workerd {version}: {len(every) - differing} end alike, {differing} differ."
+    ]
     for chapter, scenarios in chapters.items():
-        lines += ["", f"| {chapter} | z0 |", "|---|---|"]
-        lines += [f"| {one.name} | {_link(one.differs) if one.differs else 'same'} |" for one in scenarios]
+        lines += ["", f"| {chapter}: what Durable Objects do | z0 |", "|---|---|"]
+        lines += [
+            f"| {one.name} | {f'different: {_link(one.differs)}' if one.differs else 'same'} |" for one in scenarios
+        ]
     lines += ["", "## Differences"]
     for name, why in DIFFERENCES.items():
         lines += ["", f"### {name[0].upper()}{name[1:]}", "", why]
@@ -67,7 +69,8 @@ def table(chapters: Mapping[str, list[Scenario]], version: str) -> str:
 
 
 def _link(name: str) -> str:
-    return f"[{name}](#{name.lower().replace(' ', '-').replace(',', '')})"
+    anchor = name.lower().replace(" ", "-").replace("'", "")
+    return f"[{name}](#{anchor})"
 
 
 def renewed(page: str, text: str) -> str:

@@ -7,7 +7,8 @@ from tests.conformance.scenarios_alarms import ALARMS
 from tests.conformance.scenarios_gates import GATES
 from tests.conformance.scenarios_keys import KEYS, VALUES
 from tests.conformance.scenarios_life import LIFE, MESSAGES
-from tests.conformance.scenarios_sql import LIMITS, SQL
+from tests.conformance.scenarios_sql import SQL
+from tests.conformance.scenarios_sql_rules import LIMITS, RULES
 from tests.conformance.scenarios_transactions import TRANSACTIONS
 
 CHAPTERS: dict[str, list[Scenario]] = {
@@ -18,6 +19,7 @@ CHAPTERS: dict[str, list[Scenario]] = {
     "Key-value": KEYS,
     "Values": VALUES,
     "SQL": SQL,
+    "What SQL may do": RULES,
     "Limits of SQL": LIMITS,
     "Alarms": ALARMS,
 }

@@ -6,11 +6,11 @@ import asyncio
 import inspect
 import re
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import z0
 from tests.conformance.scenario import Operation, Outcome, Scenario, Step
@@ -23,7 +23,8 @@ _TICK = timedelta(milliseconds=10)
 class World:
     """What outlives the memory of a scenario's actors: events, what is to be done at which, and texts of errors."""
 
-    def __init__(self) -> None:
+    def __init__(self, classes: Mapping[str, type[Plain]]) -> None:
+        self._classes = classes
         self.log: list[Any] = []
         self.said: list[str] = []
         self.scripts: dict[tuple[str, str], list[list[Operation]]] = {}
@@ -33,6 +34,11 @@ class World:
         """What an actor is to do at this event."""
         scripts = self.scripts.get((event, name), [])
         return scripts.pop(0) if len(scripts) > 1 else scripts[0] if scripts else None
+
+    def address(self, to: str) -> tuple[type[Plain], str]:
+        """Class and name of "Other:a", or of "a" alone."""
+        kind, _, name = to.rpartition(":")
+        return self._classes[kind or "Subject"], name
 
 
 class Custom(Exception):
@@ -51,9 +57,9 @@ _NAMES = {kind: name for name, kind in _ERRORS.items()}
 def described(error: Exception, world: World) -> dict[str, Any]:
     """How a call failed, in the words of both sides."""
     world.said.append(f"{type(error).__name__}: {error}")
-    because = re.search(r"because[\w ]*", str(error))
+    because = re.search(r"(?:^|: )(because[\w ]*)", str(error))
     if isinstance(error, (z0.ActorReset, z0.CommitUnknown)):
-        return {"reset": because and because[0]}
+        return {"reset": because and because[1]}
     if isinstance(error, z0.CallCycle):
         return {"cycle": None}
     if because:
@@ -62,7 +68,7 @@ def described(error: Exception, world: World) -> dict[str, Any]:
 
 
 class Plain(z0.Actor):
-    """Does what the operations of a scenario say. Those whose coroutine has to be awaited come last."""
+    """Does what the operations of a scenario say. Those that have to be awaited come last."""
 
     env: World
 
@@ -160,12 +166,11 @@ class Plain(z0.Actor):
         async with self.block():
             return await self._perform(list(operations))
 
-    async def _do_transaction_rolled_back(self, *operations: Operation) -> list[Any]:
+    def _do_transaction_rolled_back(self, *operations: Operation) -> list[Any]:
         try:
-            async with self.block():
-                with self.storage.transaction():
-                    results = self._at_once(list(operations))
-                    raise _RolledBack
+            with self.storage.transaction():
+                results = self._at_once(list(operations))
+                raise _RolledBack
         except _RolledBack:
             return results
 
@@ -182,6 +187,9 @@ class Plain(z0.Actor):
     def _do_get_alarm(self) -> Any:
         when = self.storage.get_alarm()
         return when and self.env.times.get((self.name, when), "another time")
+
+    def _do_has_alarm(self) -> bool:
+        return self.storage.get_alarm() is not None
 
     def _do_delete_alarm(self) -> None:
         self.storage.delete_alarm()
@@ -215,7 +223,7 @@ class Plain(z0.Actor):
     def _do_task(self, *operations: Operation) -> None:
         self._tasks.append(asyncio.create_task(self._perform(list(operations))))
 
-    # What has to be awaited
+    # What has to be awaited, if not always
 
     def _do_try(self, *operations: Operation) -> Any:
         return self._try_in_time(list(operations)) if _waits(operations) else self._try_at_once(list(operations))
@@ -246,7 +254,7 @@ class Plain(z0.Actor):
             return await self._perform(list(operations))
 
     async def _do_together(self, *scripts: list[Operation]) -> list[Any]:
-        return await asyncio.gather(*map(self._perform, scripts))
+        return list(await asyncio.gather(*map(self._perform, scripts)))
 
     async def _do_pause(self, milliseconds: int) -> None:
         await self.clock.sleep(timedelta(milliseconds=milliseconds))
@@ -255,10 +263,10 @@ class Plain(z0.Actor):
         await self._gates[gate].wait()
 
     async def _do_call(self, to: str, *operations: Operation) -> list[Any]:
-        return await self.get(*address(to)).run(list(operations))
+        return await self.get(*self.env.address(to)).run(list(operations))
 
     async def _do_ask(self, to: str, value: Any) -> Any:
-        return encoded(await self.get(*address(to)).echo(decoded(value)))
+        return encoded(await self.get(*self.env.address(to)).echo(decoded(value)))
 
 
 def _waits(operations: Any) -> bool:
@@ -286,22 +294,16 @@ class Other(Subject):
     """Another class with actors of the same names."""
 
 
-_CLASSES: tuple[type[Plain], ...] = (Plain, Subject, Other)
+CLASSES: dict[str, type[Plain]] = {"Plain": Plain, "Subject": Subject, "Other": Other}
 
 
-def address(to: str) -> tuple[type[Plain], str]:
-    """Class and name of "Other:a", or of "a" alone."""
-    kind, _, name = to.rpartition(":")
-    return next(cls for cls in _CLASSES if cls.__name__ == (kind or "Subject")), name
-
-
-async def play(scenario: Scenario, path: Path, classes: Callable[[str], tuple[type[Plain], str]] = address) -> Outcome:
+async def play(scenario: Scenario, path: Path, classes: Mapping[str, type[Plain]] = CLASSES) -> Outcome:
     """Play a scenario in a new data directory; `said` are the errors as they were."""
-    world, clock = World(), VirtualClock()
+    world, clock = World(classes), VirtualClock()
     steps: list[Any] = []
     for act in scenario.acts():
-        async with z0.Runtime(path, actors=_CLASSES, env=world, clock=clock) as runtime:
-            playing = asyncio.create_task(_play_act(act, _Stage(runtime, world, clock, classes)))
+        async with z0.Runtime(path, actors=classes.values(), env=world, clock=clock) as runtime:
+            playing = asyncio.create_task(_play_act(act, _Stage(runtime, world, clock)))
             await clock.settle()
             while not playing.done():
                 await clock.advance(_TICK)
@@ -309,14 +311,12 @@ async def play(scenario: Scenario, path: Path, classes: Callable[[str], tuple[ty
     return {"outcome": {"steps": steps, "log": world.log}, "said": world.said}
 
 
-class _Stage:
+class _Stage(NamedTuple):
     """Where a scenario is played."""
 
-    def __init__(self, runtime: z0.Runtime, world: World, clock: VirtualClock, classes: Any) -> None:
-        self.runtime = runtime
-        self.world = world
-        self.clock = clock
-        self.classes = classes
+    runtime: z0.Runtime
+    world: World
+    clock: VirtualClock
 
 
 async def _play_act(act: list[Step], stage: _Stage) -> list[Any]:
@@ -332,9 +332,8 @@ async def _play_step(step: Step, stage: _Stage) -> Any:
         case {"on": event, "to": to, "scripts": scripts}:
             stage.world.scripts[event, to] = [*scripts]
         case {"to": to, "do": operations}:
-            cls, name = stage.classes(to)
             try:
-                return await stage.runtime.get(cls, name).run(operations)
+                return await stage.runtime.get(*stage.world.address(to)).run(operations)
             except Exception as error:
                 return described(error, stage.world)
     return None

@@ -51,7 +51,9 @@ def encoded(value: Any) -> Any:
         case float() if value == 0 and math.copysign(1, value) < 0:
             return {"$number": "-0"}
         case float() if value.is_integer():
-            return int(value)  # JavaScript's numbers are all of one kind
+            return encoded(int(value))  # JavaScript's numbers are all of one kind
+        case int() if not isinstance(value, bool) and abs(value) >= 2**53:
+            return {"$bigint": str(value)}
         case str() if len(value) > _LONG:
             return {"$text": len(value)}
         case bytes():

@@ -9,6 +9,7 @@ class World {
   log = [];
   said = [];
   scripts = new Map();
+  times = new Map();
 
   next(event, name) {
     const scripts = this.scripts.get(`${event} ${name}`) ?? [];
@@ -31,7 +32,7 @@ const ERRORS = { Error, TypeError, RangeError, Custom };
 
 function described(error, world) {
   world.said.push(String(error));
-  const because = /because[\w ]*/.exec(error?.message ?? "")?.[0];
+  const because = /^because[\w ]*/.exec(error?.message ?? "")?.[0];
   if (error?.durableObjectReset) return { reset: because ?? null };
   return because ? { raised: error.name, says: error.message } : { refused: null };
 }
@@ -63,6 +64,7 @@ function decoded(value) {
 function encoded(value) {
   if (value === undefined) return { $undefined: null };
   if (typeof value === "bigint") return { $bigint: String(value) };
+  if (Number.isInteger(value) && !Number.isSafeInteger(value)) return { $bigint: String(BigInt(value)) };
   if (typeof value === "number" && (!Number.isFinite(value) || Object.is(value, -0))) {
     return { $number: Object.is(value, -0) ? "-0" : String(value) };
   }
@@ -95,7 +97,11 @@ const atOnce = {
   list: (self, options) => pairs(self.storage.kv.list(optionsOf(options))),
   sql: (self, query, ...params) => encoded([...self.exec(query, params).raw()]),
   one: (self, query, ...params) => encoded(Object.values(self.exec(query, params).one())),
-  columns: (self, query, ...params) => self.exec(query, params).columnNames,
+  columns: (self, query, ...params) => {
+    const cursor = self.exec(query, params);
+    cursor.toArray();
+    return cursor.columnNames;
+  },
   counts: (self, query, ...params) => {
     const cursor = self.exec(query, params);
     cursor.toArray();
@@ -103,6 +109,8 @@ const atOnce = {
   },
   cursor: (self, name, query, ...params) => nothing(self.cursors.set(name, self.exec(query, params).raw())),
   next: (self, name) => encoded(self.cursors.get(name).next().value ?? null),
+  delete_all: (self) => nothing(self.storage.deleteAll()),
+  set_alarm: (self, milliseconds) => nothing(self.storage.setAlarm(self.time(milliseconds))),
   transaction: (self, ...operations) => self.storage.transactionSync(() => self.doAtOnce(operations)),
   try: (self, ...operations) => {
     try {
@@ -160,14 +168,10 @@ const inTime = {
   await: (self, gate) => self.gate(gate).opened,
   call: (self, to, ...operations) => stubOf(self.env, self.scenario, to).run(operations),
   ask: async (self, to, value) => encoded(await stubOf(self.env, self.scenario, to).echo(decoded(value))),
-  set_alarm: async (self, milliseconds) => {
-    const when = Date.now() + milliseconds;
-    self.world.scripts.set(`time ${when} ${self.name}`, milliseconds);
-    await self.storage.setAlarm(when);
-    return null;
-  },
+  set_alarm: async (self, milliseconds) => nothing(await self.storage.setAlarm(self.time(milliseconds))),
   set_alarm_at: async (self, milliseconds) => nothing(await self.storage.setAlarm(milliseconds)),
   get_alarm: async (self) => self.offset(await self.storage.getAlarm()),
+  has_alarm: async (self) => (await self.storage.getAlarm()) !== null,
   delete_alarm: async (self) => nothing(await self.storage.deleteAlarm()),
 };
 
@@ -227,8 +231,14 @@ class Plain extends DurableObject {
     return this.ctx.blockConcurrencyWhile(() => this.nest(depth - 1, operations));
   }
 
+  time(milliseconds) {
+    const when = Date.now() + milliseconds;
+    this.world.times.set(`${when} ${this.name}`, milliseconds);
+    return when;
+  }
+
   offset(when) {
-    return when === null ? null : (this.world.scripts.get(`time ${when} ${this.name}`) ?? "another time");
+    return when === null ? null : (this.world.times.get(`${when} ${this.name}`) ?? "another time");
   }
 }
 
