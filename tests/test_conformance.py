@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -95,3 +96,30 @@ def test_without_node_the_command_says_what_is_missing(tmp_path: Path) -> None:
     assert (said.returncode, said.stdout) == (2, "")
     assert "node and npm not found: install Node.js" in said.stderr
     assert not (tmp_path / "modules").exists()
+
+
+def program(folder: Path, *lines: str) -> Path:
+    """One that does not do what workerd does; its process id is in the file `pid`."""
+    path = folder / "program"
+    path.write_text("\n".join(("#!/bin/sh", f"echo $$ > '{folder}/pid'", *lines)))
+    path.chmod(0o700)
+    return path
+
+
+LISTENS = 'echo \'{"event": "listen", "socket": "http", "port": 1}\''
+
+
+@pytest.mark.parametrize(
+    "ends", ["exec sleep 60", "trap '' TERM; while :; do sleep 1; done"], ids=["gently", "by force"]
+)
+def test_workerd_does_not_outlive_a_failure(tmp_path: Path, ends: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workerd, "_STOP_SECONDS", 0.2)
+    with pytest.raises(workerd.Unavailable, match="did not answer"):
+        workerd.play_all(SCENARIOS[:3], program(tmp_path, LISTENS, ends))
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+def test_a_workerd_that_does_not_start_is_reported_in_its_own_words(tmp_path: Path) -> None:
+    with pytest.raises(workerd.Unavailable, match="cannot run here"):
+        workerd.play_all(SCENARIOS[:3], program(tmp_path, "echo cannot run here >&2"))

@@ -25,7 +25,7 @@ VERSION: str = json.loads((HERE / "package.json").read_text())["dependencies"]["
 
 _AT_ONCE = 24  # so few that alarms and pauses of some tens of milliseconds keep their order
 _ANSWER_SECONDS = 120.0
-_STOP_SECONDS = 10.0
+_STOP_SECONDS = 3.0
 
 
 class Unavailable(Exception):
@@ -34,11 +34,10 @@ class Unavailable(Exception):
 
 def install(folder: Path) -> Path:
     """The workerd program, put into the folder by npm when it is not there yet. Raises Unavailable."""
-    installed = folder / "package-lock.json"
-    locked = HERE / "package-lock.json"
-    if not installed.exists() or installed.read_bytes() != locked.read_bytes() or not _programs(folder):
+    stamp, locked = folder / "installed", (HERE / "package-lock.json").read_text()
+    if not stamp.exists() or stamp.read_text() != locked or not _programs(folder):
         _npm_ci(folder)
-        shutil.copy(locked, installed)  # the last step: an installation that was cut short is made anew
+        stamp.write_text(locked)  # the last step: an installation that was cut short is made anew
     programs = _programs(folder)
     if not programs:
         raise Unavailable(f"there is no workerd for this machine ({platform.system()}, {platform.machine()})")
@@ -53,15 +52,13 @@ def _npm_ci(folder: Path) -> None:
     missing = [tool for tool in ("node", "npm") if shutil.which(tool) is None]
     if missing:
         raise Unavailable(f"{' and '.join(missing)} not found: install Node.js 20 or newer, which brings npm")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for name in ("package.json", "package-lock.json"):
         shutil.copy(HERE / name, folder)
     done = subprocess.run(
         ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=folder, capture_output=True, text=True
     )
     if done.returncode:
-        shutil.rmtree(folder)
         raise Unavailable(f"npm could not install workerd {VERSION}; it said:\n{done.stderr.strip()}")
 
 
