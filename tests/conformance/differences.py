@@ -21,6 +21,14 @@ _TEXTS = {
         z0 has no asynchronous transaction: `block()` stands for it here, and an exception that leaves a
         block resets the actor. A synchronous `transaction()` that fails leaves the actor as it is.
     """,
+    "waiting in a transaction": """
+        workerd takes an asynchronous function for a synchronous transaction, which ends at its first wait and keeps
+        what comes after outside of it. In z0 waiting inside `transaction()` raises there, and takes everything back.
+    """,
+    "call cycles": """
+        A call into an object that blocks until that very call is answered: workerd lets it wait for the 30 seconds of a
+        block and resets the object. z0 raises `CallCycle` at once.
+    """,
     "deleteAll": """
         In workerd `deleteAll` is durable by itself, even when the object aborts next. In z0 it is part
         of its segment like any write. Inside a synchronous transaction z0 refuses it before anything is
@@ -48,6 +56,13 @@ _TEXTS = {
     "long keys": """
         z0 keeps to the 2,048 bytes that the older storage of Durable Objects has, and says so in an
         error; workerd takes longer keys in its SQLite storage.
+    """,
+    "long names": """
+        Names have at most 512 UTF-8 bytes in z0, because they become names of files. In Durable Objects any text is
+        a name, though the object is told its own up to 1,024 bytes only.
+    """,
+    "keys that are no text": """
+        JavaScript makes a text of whatever it is given as a key. z0 raises TypeError.
     """,
     "lone surrogates": """
         Half a surrogate pair is no Unicode text. workerd replaces it in keys and in SQL, so two keys
@@ -109,9 +124,9 @@ _TEXTS = {
         column is silently a constant. z0 refuses it, as SQLite advises.
     """,
     "limits of SQL": """
-        Cloudflare's limits protect a shared machine: 100 columns, 100 parameters, 5 terms of a
-        compound, patterns of 50 bytes, 127 arguments, statements of 100,000 bytes, no
-        `sqlite_version()`. z0 has SQLite's own. Depth of expressions and of triggers is bounded alike.
+        Cloudflare's limits protect a shared machine: 100 columns, 100 parameters, 5 terms of a compound, patterns
+        of 50 bytes, 127 arguments, statements of 100,000 bytes, a list of functions. z0 has SQLite's own. Depth of
+        expressions and of triggers is bounded alike.
     """,
 }
 

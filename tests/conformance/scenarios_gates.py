@@ -137,4 +137,20 @@ GATES = [
         ),
         call(["sql", "SELECT max(x), count(*) FROM n"]),
     ),
+    scenario(
+        "Others come in while an object waits for the answer of another",
+        together(call(["log", "a in"], ["call", "b", ["pause", 200]], ["log", "a out"]), call(["log", "between"])),
+    ),
+    scenario(
+        "A call waits for the object that it calls to be done with its block",
+        together(
+            call(["block", ["pause", 200], ["log", "b"]], to="b"), call(["pause", 50], ["call", "b", ["log", "called"]])
+        ),
+    ),
+    scenario(
+        "A call to itself inside a block never comes to pass",
+        call(["block", ["call", "a", ["log", "inside"]]]),
+        call(["log", "after"]),
+        differs="call cycles",
+    ),
 ]

@@ -173,6 +173,11 @@ KEYS = [
         call(["set_alarm", 60_000], ["delete_all"], ["set_alarm", 90_000]),
         call(["get_alarm"]),
     ),
+    scenario(
+        "A key that is no text becomes one",
+        call(["try", ["put", 1, "one"]], ["try", ["get", "1"]], ["list"]),
+        differs="keys that are no text",
+    ),
     scenario("Storage has a size", call(["put", "a", 1], ["size"])),
 ]
 

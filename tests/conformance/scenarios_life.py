@@ -163,4 +163,24 @@ LIFE = [
         call(["try", ["list", {"limit": 0}]], ["put", "k", 1]),
         call(["get", "k"]),
     ),
+    scenario(
+        "An abort ends the work that a call left behind",
+        call(["wait_until", ["pause", 200], ["log", "behind"]]),
+        call(["abort", "because I must"]),
+        wait(500),
+        call(["log", "after"]),
+    ),
+    scenario(
+        "Work that a call left behind keeps an idle object in memory",
+        call(_REMEMBER, ["wait_until", ["pause", 14_000], ["log", "behind"]]),
+        wait(12_500),
+        call(_RECALL),
+        wait(3_000),
+    ),
+    scenario(
+        "An object of a name of 600 bytes is an object",
+        call(["put", "k", 1], to="x" * 600),
+        call(["get", "k"], to="x" * 600),
+        differs="long names",
+    ),
 ]

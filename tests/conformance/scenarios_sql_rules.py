@@ -98,6 +98,98 @@ RULES = [
         ),
     ),
     scenario(
+        "Settings of one's own may be changed",
+        call(
+            *[
+                ["try", ["sql", f"PRAGMA {text}"]]
+                for text in (
+                    "case_sensitive_like = ON",
+                    "recursive_triggers = ON",
+                    "recursive_triggers",
+                    "legacy_alter_table = ON",
+                    "legacy_alter_table",
+                    "ignore_check_constraints = ON",
+                    "ignore_check_constraints",
+                    "reverse_unordered_selects",
+                    "optimize",
+                    "page_size",
+                )
+            ],
+            ["one", "SELECT 'a' LIKE 'A'"],
+        ),
+    ),
+    scenario(
+        "What a statement would do can be asked for",
+        call(_TABLE, ["try", ["sql", "EXPLAIN QUERY PLAN SELECT x FROM t"]], ["columns", "EXPLAIN SELECT x FROM t"]),
+    ),
+    scenario(
+        "Rows may be numbered by SQLite",
+        call(
+            ["sql", "CREATE TABLE n(id INTEGER PRIMARY KEY AUTOINCREMENT, x)"],
+            ["sql", "INSERT INTO n(x) VALUES('a'), ('b') RETURNING id"],
+            ["sql", "DELETE FROM n"],
+            ["sql", "INSERT INTO n(x) VALUES('c') RETURNING id"],
+            ["try", ["sql", "SELECT seq FROM sqlite_sequence"]],
+            ["sql", "SELECT changes(), last_insert_rowid()"],
+        ),
+    ),
+    scenario(
+        "Settings may be read as tables",
+        call(_TABLE, ["try", ["sql", "SELECT name FROM pragma_table_info('t')"]]),
+    ),
+    scenario(
+        "The usual functions are there",
+        call(
+            *[
+                ["try", ["one", f"SELECT typeof({text})"]]
+                for text in (
+                    "random()",
+                    "randomblob(4)",
+                    "zeroblob(4)",
+                    "hex(x'ff')",
+                    "unhex('ff')",
+                    "iif(1, 2, 3)",
+                    "printf('%d', 1)",
+                    "format('%d', 1)",
+                    "quote('a')",
+                    "unicode('a')",
+                    "char(65)",
+                    "instr('ab', 'b')",
+                    "trim(' a ')",
+                    "nullif(1, 2)",
+                    "coalesce(NULL, 1)",
+                    "unixepoch()",
+                    "julianday(0)",
+                    "timediff('2026-01-02', '2026-01-01')",
+                    "json('[1]')",
+                    "json_group_array(1)",
+                    "json_patch('{}', '{}')",
+                    "group_concat(1)",
+                    "string_agg(1, ',')",
+                    "acos(1)",
+                    "ceil(1.5)",
+                    "log(2)",
+                    "sign(-1)",
+                    "octet_length('ü')",
+                    "concat('a', 1)",
+                    "concat_ws(',', 'a', 1)",
+                    "likely(1)",
+                    "total(1)",
+                    "jsonb('[1]')",
+                )
+            ],
+        ),
+    ),
+    scenario(
+        "Functions that are not built in are refused",
+        call(*[["try", ["one", f"SELECT {text}"]] for text in ("regexp('a', 'a')", "soundex('a')", "none_such()")]),
+    ),
+    scenario(
+        "Medians and what SQLite was built with are refused",
+        call(["try", ["one", "SELECT median(1)"]], ["try", ["one", "SELECT sqlite_compileoption_used('NONE SUCH')"]]),
+        differs="limits of SQL",
+    ),
+    scenario(
         "Settings of the file are refused",
         call(
             *[

@@ -169,4 +169,25 @@ TRANSACTIONS = [
         call(["list"]),
         differs="errors of who is reset",
     ),
+    scenario(
+        "A synchronous transaction that waits is over at its first wait, and what comes after is kept all the same",
+        call(["try", ["transaction_waiting", ["put", "a", 1], ["pause", 20], ["put", "b", 1]]], ["pause", 100]),
+        call(["list"]),
+        differs="waiting in a transaction",
+    ),
+    scenario(
+        "What was written before a call to another object is kept, whatever comes after",
+        call(["put", "k", 1], ["call", "b", ["log", "b"]], ["put", "l", 1], ["abort", "because I must"]),
+        call(["list"]),
+    ),
+    scenario(
+        "A call sees what it wrote itself",
+        call(
+            ["put", "k", 1],
+            ["list"],
+            ["sql", "CREATE TABLE t(x)"],
+            ["sql", "INSERT INTO t VALUES(1)"],
+            ["sql", "SELECT * FROM t"],
+        ),
+    ),
 ]

@@ -166,6 +166,10 @@ class Plain(z0.Actor):
         async with self.block():
             return await self._perform(list(operations))
 
+    async def _do_transaction_waiting(self, *operations: Operation) -> list[Any]:
+        with self.storage.transaction():
+            return await self._perform(list(operations))
+
     def _do_transaction_rolled_back(self, *operations: Operation) -> list[Any]:
         try:
             with self.storage.transaction():

@@ -157,6 +157,8 @@ const inTime = {
   block: (self, ...operations) => self.ctx.blockConcurrencyWhile(() => self.perform(operations)),
   nest: (self, depth, ...operations) => self.nest(depth, operations),
   transaction_async: (self, ...operations) => self.storage.transaction(() => self.perform(operations)),
+  transaction_waiting: async (self, ...operations) =>
+    await self.storage.transactionSync(() => self.perform(operations)),
   transaction_rolled_back: (self, ...operations) =>
     self.storage.transaction(async (transaction) => {
       const results = await self.perform(operations);
