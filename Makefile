@@ -20,7 +20,7 @@ endif
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test lint bench torture clean
+.PHONY: help demo test lint bench torture conformance clean
 
 help:  ## list what can be made
 	@sed -n 's/^\([a-z]*\):.*  ## \(.*\)/make \1 - \2/p' Makefile
@@ -42,6 +42,9 @@ bench: $(VENV)/.run  ## measure this machine
 
 torture: $(VENV)/.dev  ## run the proofs twenty times as thoroughly, for up to MINUTES
 	@$(BIN)/pytest -m "slow or proof" --amount torture --minutes $(MINUTES) $(ARGS)
+
+conformance: $(VENV)/.dev  ## compare with the real Durable Objects (needs node and npm)
+	@$(BIN)/python -m tests.conformance.run $(ARGS)
 
 clean:  ## remove everything made here, except data
 	rm -rf .venv .venv-* build dist *.egg-info

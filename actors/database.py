@@ -173,6 +173,8 @@ class Database(WalAccount):
 
         def before(cursor: apsw.Cursor, _sql: str, _bindings: object) -> bool:
             nonlocal columns, held, returned
+            if not cursor.has_vdbe:  # a remark behind the last statement
+                return True
             columns = tuple(name for name, _type in cursor.get_description())
             returned += len(rows)
             rows.clear()

@@ -79,12 +79,12 @@ class Wakeups:
             self._arm()
 
     def lost(self, host: Host) -> None:
-        """An actor was reset: open it again by and by, for only its file knows when it is due."""
+        """An actor was reset: open it again by and by, or when it is due, for only its file knows when that is."""
         alarms = host.alarms
         if host.kind.alarm is None or alarms.runs.busy or self._node.draining:
             return  # whoever runs its alarms sees to it
         if alarms.due is not None or alarms.indexed is not None or self._overdue(host.address):
-            self._later(host.kind, host.address)
+            self._later(host.kind, host.address, alarms.due)
 
     def _overdue(self, address: Address) -> bool:
         """Whether the catalogue has had the actor looked for, which was in vain when it was being opened."""
@@ -167,12 +167,14 @@ class Wakeups:
             timer.cancel()
             self._openings.release()
 
-    def _later(self, kind: Kind, address: Address) -> None:
-        """Open the actor once more, the later the more often that has failed."""
+    def _later(self, kind: Kind, address: Address, due: int | None = None) -> None:
+        """Open the actor once more, the later the more often that has failed; the first time when it is due already."""
         if self._node.draining or address in self._retries:
             return
         failures = self._failures[address] = self._failures.get(address, 0) + 1
         delay = retry_seconds(failures, self._node.clock.random)
+        if failures == 1 and due is not None:
+            delay = min(delay, max(0.0, (due - self._node.clock.now_us()) / 1e6))
         self._retries[address] = self._node.clock.call_later(delay, partial(self._again, kind, address))
 
     def _again(self, kind: Kind, address: Address) -> None:

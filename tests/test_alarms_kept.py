@@ -89,6 +89,18 @@ async def test_of_an_actor_that_is_reset_when_its_run_has_just_been_committed(
     assert world.runs == ["x", "x", "x"]
 
 
+async def test_of_an_actor_that_was_reset_and_that_nobody_calls_runs_on_time(
+    runtime: z0.Runtime, world: World, clock: VirtualClock
+) -> None:
+    """It waited for the next try of opening the actor: up to two and a half seconds."""
+    sleeper = runtime.get(Sleeper, "a")
+    await sleeper.arm(0.4)
+    with fault(runtime, "storage"), pytest.raises(z0.ActorReset):
+        await sleeper.put()
+    await clock.advance(0.4)
+    assert world.runs == ["a"]
+
+
 async def test_of_an_actor_whose_file_could_not_be_closed(
     runtime: z0.Runtime, world: World, clock: VirtualClock
 ) -> None:

@@ -349,6 +349,19 @@ async def test_several_statements_may_stand_in_one_text(lab: Lab) -> None:
     assert await lab.run(script) == [(1,), (2,)]
 
 
+@pytest.mark.parametrize(
+    "query", ["SELECT 1 AS x; -- that is all", "SELECT 1 AS x;; /* nothing */ ;", "SELECT 1 AS x --"]
+)
+async def test_a_remark_behind_the_last_statement_leaves_it_its_rows(lab: Lab, query: str) -> None:
+    """It was taken for a statement without rows."""
+
+    def script(actor: Script) -> Any:
+        cursor = actor.storage.sql(query)
+        return cursor.columns, cursor.all()
+
+    assert await lab.run(script) == (("x",), [(1,)])
+
+
 async def test_statements_behind_a_query_run_too_iterated_or_not(lab: Lab) -> None:
     def script(actor: Script) -> Any:
         actor.storage.sql("CREATE TABLE t(x)")
