@@ -67,6 +67,7 @@ class Told:
     def __init__(self, marks: Iterable[object]) -> None:
         self.tried: set[Order] = set()
         self.acknowledged: set[Order] = set()
+        self.reset: set[Order] = set()
         self.notes: Counter[tuple[str, str]] = Counter()
         self.notes_kept: Counter[tuple[str, str]] = Counter()
         self.now = 0
@@ -74,8 +75,11 @@ class Told:
             match mark:
                 case int(now):
                     self.now = now
+                case ("reset", Order() as order):
+                    self.reset.add(order)
                 case ("try", Order() as order):
                     self.tried.add(order)
+                    self.reset.discard(order)
                     self.notes[order[2:4]] += order.sort == "note"
                 case ("ack", Order() as order):
                     self.acknowledged.add(order)
@@ -124,6 +128,8 @@ def compare(told: Told, there: set[Place], listed: set[tuple[str, str]]) -> None
     assert not must - there, f"lost although acknowledged: {sorted(must - there)}"
     unknown = {place for place in there - may if not place[2].startswith("set-")}
     assert not unknown, f"nobody wrote this: {sorted(unknown)}"
+    denied = {place for order in told.reset for place in order.places} & there
+    assert not denied, f"said not to be committed: {sorted(denied)}"
     assert {place[:2] for place in must} <= listed, "an acknowledged actor is not in the catalogue"
     for order in told.tried:
         written = [place in there for place in order.places]

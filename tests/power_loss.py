@@ -1,7 +1,7 @@
 """The workloads of the power-loss proof: what is ordered of actors while a simulated disk keeps its trace.
 
 Each is drawn from a seed. Before a message is sent the trace is marked with the order ("try"), after its reply with the
-acknowledgement ("ack"), and whenever the clock is moved with the time.
+acknowledgement ("ack") or a reset that denies it ("reset"), and whenever the clock is moved with the time.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from z0.testing import SimulatedDisk, VirtualClock, crash
 
 ALL = ("single", "single", "single", "many", "charge", "charge", "slow", "transfer", "never")
 ALARMS = ("rings", "rings", "fails", "slowly", "recurs", "moves", "moves", "drops", "single", "clear")
+PARTS = ("slow", "transfer")  # become durable in parts
 EXPECTED = (z0.ActorReset, z0.CommitUnknown)
 
 
@@ -125,6 +126,7 @@ class Workload:
         self.clock = VirtualClock(seed=seed)
         self.alarms: dict[tuple[str, str], list[str]] = {}
         self.left: list[Order] = []  # tried and not acknowledged
+        self.unknown: set[Order] = set()  # ... once before
         self.number = 0
 
     async def run(self) -> None:
@@ -162,9 +164,12 @@ class Workload:
                 self.disk.fail("sync", chance.randrange(1, 4), forever=chance.random() < 0.3, suffix=suffix)
             try:
                 await send(runtime, cls, order)
-            except EXPECTED:
+            except EXPECTED as error:
                 if not plan.fails:
                     raise
+                if isinstance(error, z0.ActorReset) and order not in self.unknown and order.sort not in PARTS:
+                    self.disk.mark(("reset", order))
+                self.unknown.add(order)
                 self.left.append(order)
             else:
                 self.disk.mark(("ack", order))

@@ -463,9 +463,8 @@ async def test_who_lists_actors_during_a_crash_is_told(runtime: z0.Runtime) -> N
 # The documentation
 
 
-def test_the_documented_test_module_passes(tmp_path: Path) -> None:
-    modules = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
-    example = max(modules, key=len)
+@pytest.mark.parametrize("example", re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL))
+def test_the_documented_test_modules_pass(tmp_path: Path, example: str) -> None:
     (tmp_path / "test_example.py").write_text(example)
     options = ["-q", "-W", "error", "-p", "no:cacheprovider", "-o", "asyncio_mode=auto"]
     options += ["-o", "asyncio_default_fixture_loop_scope=function"]  # unset, pytest-asyncio warns
