@@ -62,15 +62,16 @@ class Options(msgspec.Struct, frozen=True):
     @classmethod
     def drawn(cls, chance: random.Random) -> Options:
         """Most runs are usual in most ways."""
+        step_seconds = chance.choice([0, 0, 0.0001, 0.003, 0.05])
         return cls(
             schedule=chance.choice(["fifo", "random", "random", "random", "pct 1", "pct 2", "pct 3", "pct 5"]),
-            step_seconds=chance.choice([0, 0, 0.0001, 0.003, 0.05]),
+            step_seconds=step_seconds,
             disk_seconds=chance.choice([0, 0, 0.001, 0.1, 3]),
             commits=chance.choice(["inline", "threads", "either"]),
             durability=chance.choice(["full"] * 7 + ["relaxed"]),
             mailbox_messages=chance.choice([1_000, 1_000, 1_000, 3]),
             open_files=chance.choice([100, 100, 4, 2]),
-            idle_seconds=chance.choice([10, 10, 1, 0.01]),
+            idle_seconds=max(chance.choice([10, 10, 1, 0.01]), 200 * step_seconds),  # else nobody does anything else
             snapshot_facts=chance.choice([1_000, 3, 1]),
             checkpoint_pages=chance.choice([1_000, 8, 1]),
             alarm_openings=chance.choice([4, 1]),
