@@ -324,3 +324,45 @@ def _errors_logged() -> Any:
         log.removeHandler(errors)
         log.propagate = propagate
         log.setLevel(level)
+
+
+class Operation(NamedTuple):
+    """What a client did, between two moments, and what it saw."""
+
+    process: str
+    f: str
+    arg: Any
+    began: int
+    ended: int | None
+    """None: its outcome is unknown, so it happened at any time from `began` on, or never."""
+    output: Any
+
+
+Step = Callable[[Any, Operation], tuple[bool, Any]]
+"""State and operation; whether it can happen there, and the state after it."""
+
+
+def why_not_linearizable(operations: Sequence[Operation], start: object, step: Step) -> str | None:
+    """Why no order of the operations, each within its time, explains what all of them saw; None when one does."""
+    result = detangle.lin.check([_told_to_detangle(*each) for each in enumerate(operations)], _Model(start, step))
+    return None if result.ok else result.explain()
+
+
+def _told_to_detangle(index: int, operation: Operation) -> detangle.lin.Operation:
+    process, f, arg, began, ended, output = operation
+    status = "info" if ended is None else "ok"
+    return detangle.lin.Operation(index, process, f, arg, began, 0.0, output, status, ended)
+
+
+class _Model(detangle.lin.Model):
+    name = "sequential"
+
+    def __init__(self, start: Any, step: Step) -> None:
+        self._start, self._step = start, step
+
+    def init(self) -> Any:
+        return self._start
+
+    def step(self, state: Any, op: detangle.lin.Operation) -> tuple[bool, Any]:
+        ended = None if op.status == "info" else op.ret
+        return self._step(state, Operation(str(op.process), op.f, op.arg, op.call, ended, op.output))
