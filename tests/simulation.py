@@ -62,15 +62,16 @@ class Options(msgspec.Struct, frozen=True):
     @classmethod
     def drawn(cls, chance: random.Random) -> Options:
         """Most runs are usual in most ways."""
+        step_seconds = chance.choice([0, 0, 0.0001, 0.003, 0.05])
         return cls(
             schedule=chance.choice(["fifo", "random", "random", "random", "pct 1", "pct 2", "pct 3", "pct 5"]),
-            step_seconds=chance.choice([0, 0, 0.0001, 0.003, 0.05]),
+            step_seconds=step_seconds,
             disk_seconds=chance.choice([0, 0, 0.001, 0.1, 3]),
             commits=chance.choice(["inline", "threads", "either"]),
             durability=chance.choice(["full"] * 7 + ["relaxed"]),
             mailbox_messages=chance.choice([1_000, 1_000, 1_000, 3]),
             open_files=chance.choice([100, 100, 4, 2]),
-            idle_seconds=chance.choice([10, 10, 1, 0.01]),
+            idle_seconds=max(chance.choice([10, 10, 1, 0.01]), 200 * step_seconds),  # else nobody does anything else
             snapshot_facts=chance.choice([1_000, 3, 1]),
             checkpoint_pages=chance.choice([1_000, 8, 1]),
             alarm_openings=chance.choice([4, 1]),
@@ -323,3 +324,45 @@ def _errors_logged() -> Any:
         log.removeHandler(errors)
         log.propagate = propagate
         log.setLevel(level)
+
+
+class Operation(NamedTuple):
+    """What a client did, between two moments, and what it saw."""
+
+    process: str
+    f: str
+    arg: Any
+    began: int
+    ended: int | None
+    """None: its outcome is unknown, so it happened at any time from `began` on, or never."""
+    output: Any
+
+
+Step = Callable[[Any, Operation], tuple[bool, Any]]
+"""State and operation; whether it can happen there, and the state after it."""
+
+
+def why_not_linearizable(operations: Sequence[Operation], start: object, step: Step) -> str | None:
+    """Why no order of the operations, each within its time, explains what all of them saw; None when one does."""
+    result = detangle.lin.check([_told_to_detangle(*each) for each in enumerate(operations)], _Model(start, step))
+    return None if result.ok else result.explain()
+
+
+def _told_to_detangle(index: int, operation: Operation) -> detangle.lin.Operation:
+    process, f, arg, began, ended, output = operation
+    status = "info" if ended is None else "ok"
+    return detangle.lin.Operation(index, process, f, arg, began, 0.0, output, status, ended)
+
+
+class _Model(detangle.lin.Model):
+    name = "sequential"
+
+    def __init__(self, start: Any, step: Step) -> None:
+        self._start, self._step = start, step
+
+    def init(self) -> Any:
+        return self._start
+
+    def step(self, state: Any, op: detangle.lin.Operation) -> tuple[bool, Any]:
+        ended = None if op.status == "info" else op.ret
+        return self._step(state, Operation(str(op.process), op.f, op.arg, op.call, ended, op.output))

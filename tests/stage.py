@@ -30,7 +30,7 @@ Place = tuple[str, str]
 """An actor's name, and the key of a fact there."""
 Outcome = Literal["waiting", "done", "never", "unknown"]
 TRIES = 20
-LONG = 4 * 3600  # virtual seconds, after which nothing is tried again any more
+LONG = 1800  # virtual seconds: who is not answered by then never will be
 
 
 class Oops(Exception):
@@ -98,7 +98,12 @@ class Stage:
         text = f"{sender} {getattr(message, '__name__', '')} {segments}"
         self.simulation.note(f"> {text}")
         try:
-            reply = await message
+            async with asyncio.timeout(LONG):
+                reply = await message
+        except TimeoutError:
+            self.violation(f"{text} was not answered")
+            call.outcome = "unknown"
+            return None
         except BaseException as error:
             call.outcome, call.whole = _outcome(error, far)
             self.simulation.note(f"! {text}: {type(error).__name__} {call.outcome}")
@@ -288,6 +293,13 @@ class _Broken:
         if self._fails():
             raise DatabaseFailure("fault of the catalogue")
         self._database.commit()
+
+
+async def at_once(*coroutines: Awaitable[Any]) -> None:
+    """All of them, each in a task of its own; those that are cancelled meanwhile as well."""
+    for result in await asyncio.gather(*coroutines, return_exceptions=True):
+        if isinstance(result, BaseException) and not isinstance(result, asyncio.CancelledError):
+            raise result
 
 
 Scene = Callable[[Stage], Awaitable[None]]

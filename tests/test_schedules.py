@@ -6,13 +6,13 @@ What is checked in each is in tests/stage.py and tests/players.py; a failure say
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Coroutine
 from functools import partial
 from typing import Any
 
 import z0
 from tests.players import Host, Player, Sleeper
-from tests.stage import Oops, Place, Stage, scenario
+from tests.stage import Oops, Place, Stage, at_once, scenario
 
 FAILURES = (z0.ActorReset, z0.CommitUnknown, z0.Overloaded)
 NAMES = ("a", "b", "c")
@@ -39,13 +39,6 @@ async def in_turn(stage: Stage, caller: str, actor: Player, name: str, number: i
                     far=True,  # its error says nothing of its first segment
                     allow=(Oops, *options.get("allow", (z0.Overloaded,))),
                 )
-
-
-async def at_once(*coroutines: Awaitable[Any]) -> None:
-    """All of them, each by a task of its own; those that are cancelled meanwhile as well."""
-    for result in await asyncio.gather(*coroutines, return_exceptions=True):
-        if isinstance(result, BaseException) and not isinstance(result, asyncio.CancelledError):
-            raise result
 
 
 @scenario(Player)
