@@ -29,6 +29,7 @@ Value = str | int | float | bytes | None
 
 SQLITE_VERSION = apsw.sqlite_lib_version()
 
+_OPEN = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOFOLLOW  # nobody's link leads us out of the data directory
 _BUSY_MS = 1_000  # only foreign shells can make us wait: z0 has one connection per file
 _STATEMENT_ERRORS = (
     apsw.SQLError,
@@ -41,7 +42,6 @@ _STATEMENT_ERRORS = (
     apsw.ExecutionCompleteError,
     apsw.CursorClosedError,
 )
-
 
 RawError = apsw.Error
 """What `Database.execute` raises; see `explain`."""
@@ -75,8 +75,10 @@ class Database(WalAccount):
         self._guarded = self._user = False
         self._refused: str | None = None
         try:
-            connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE, vfs=vfs)
+            connection = apsw.Connection(str(path), flags=_OPEN, vfs=vfs)
         except apsw.Error as error:
+            if path.resolve() != path.absolute():
+                raise NotADatabase("there is a symbolic link in its path") from error
             raise DatabaseFailure(f"cannot open {path}: {error}") from error
         self._connection = connection
         try:
@@ -365,9 +367,11 @@ class Reader:
             raise ActorFileError(str(path), f"not a readable SQLite database ({error})") from error
 
     def iter(self, sql: str, *bindings: Value) -> Iterator[Row]:
-        """The rows of a statement, one by one. Raises ActorFileError when the file is damaged."""
+        """The rows of a statement, one by one. Raises ActorFileError (the file is damaged), QueryError (a binding)."""
         try:
             yield from self._connection.execute(sql, bindings)
+        except (UnicodeEncodeError, OverflowError) as error:
+            raise explain(error) from error
         except (apsw.Error, UnicodeDecodeError) as error:
             raise ActorFileError(str(self._path), str(error)) from error
 
@@ -392,6 +396,5 @@ class Reader:
         self.close()
 
 
-def open_reader(path: Path) -> Reader:
-    """A read-only connection to an actor's file or a catalogue, live or copied. Raises ActorFileError."""
-    return Reader(path)
+open_reader = Reader
+"""A read-only connection to an actor's file or a catalogue, live or copied. Raises ActorFileError."""

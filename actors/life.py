@@ -115,7 +115,7 @@ def _is_listed(host: Host) -> bool:
 
 
 def _path(host: Host) -> Path:
-    return host.node.path / file_path(*host.address)
+    return host.node.folder / file_path(*host.address)
 
 
 def _image(host: Host) -> bytes:
@@ -127,6 +127,8 @@ def _image(host: Host) -> bytes:
 
 
 def _create(path: Path, image: bytes) -> None:
+    if path.parent.resolve() != path.parent:
+        raise ActorFileError(str(path.parent), "a symbolic link leads out of here; put a folder in its place")
     make_folder(path.parent)
     create_file(path, image)
 

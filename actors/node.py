@@ -68,6 +68,7 @@ class Node:
         """Nothing is opened yet. `vfs` and `executor`: where SQLite runs (simulation, fault injection)."""
         _check_sqlite()
         self.path = path
+        self.folder = path.resolve()  # the same wherever the program goes, and without links
         self.clock = clock
         self.env = env
         self.limits = limits
@@ -109,12 +110,12 @@ class Node:
         if self.draining:
             raise RuntimeClosed
         self.loop = asyncio.get_running_loop()
-        make_folder(self.path.absolute())
-        self._lock = DirectoryLock(self.path)
+        make_folder(self.folder)
+        self._lock = DirectoryLock(self.folder)
         os.register_at_fork(after_in_child=partial(_forked, weakref.ref(self)))
         try:
             self.threads = Threads(self.loop, self.limits.commit_threads, self._executor, self._progressed)
-            self.catalog = Catalog(self.path, self.vfs, self.loop, self._progressed)
+            self.catalog = Catalog(self.folder, self.vfs, self.loop, self._progressed)
             self.alarm_index = AlarmIndex(self.catalog)
         except BaseException:
             self._lock.release()
@@ -247,8 +248,7 @@ class Node:
             host = self.hosts.get(address)
         if host is not None and host.idle:
             self.evict(host, "asked")
-        closing = self.closing.get(address)
-        if closing is not None:
+        if (closing := self.closing.get(address)) is not None:
             await asyncio.shield(closing.closed)
         return address not in self.hosts
 

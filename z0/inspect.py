@@ -18,7 +18,7 @@ from z0.actors.catalog import CATALOG_FILE
 from z0.actors.codec import decode
 from z0.actors.database import Reader, open_reader
 from z0.actors.errors import ActorFileError
-from z0.actors.names import DEFAULT_TENANT, Address, file_path
+from z0.actors.names import DEFAULT_TENANT, Address, check_name, file_path
 from z0.ledger.fact import COLUMNS, INT64_MAX, Fact, fact_of, id_prefix
 
 PAGE = 1_000
@@ -155,7 +155,7 @@ def find(path: Path, actor: str | None, tenant: str = DEFAULT_TENANT) -> Path:
     namespace, _, name = (actor or "").partition("/")
     if not (namespace and name):
         raise ActorFileError(str(path), "is a directory; say which actor, as NAMESPACE/NAME")
-    file = path / file_path(tenant, namespace, name)
+    file = path / file_path(check_name(tenant, "tenant"), check_name(namespace, "namespace"), check_name(name))
     if not file.is_file():
         raise ActorFileError(str(path), f"has no actor {Address(tenant, namespace, name)}")
     return file
@@ -251,7 +251,7 @@ def wakeups(
 
 
 def _columns(reader: Reader, table: str) -> set[str]:
-    return {name for (name,) in reader.rows("SELECT name FROM pragma_table_info(?)", table)}
+    return {row[1] for row in reader.rows(f'PRAGMA table_info("{table}")')}  # no table of the user's can hide it
 
 
 def _timestamp(reader: Reader, seq: int) -> int | None:
