@@ -50,7 +50,7 @@ RawError = apsw.Error
 def explain(error: Exception) -> Exception:
     """An error of SQLite as the rest of the house knows it: QueryError, ConstraintFailed or DatabaseFailure."""
     text = f"{type(error).__name__.removesuffix('Error')}: {error}"
-    if isinstance(error, (UnicodeError, OverflowError)):
+    if isinstance(error, (ValueError, OverflowError)):
         return QueryError(f"SQLite cannot hold or give back this value: {error}")
     if not isinstance(error, apsw.Error):
         return error
@@ -198,7 +198,7 @@ class Database(WalAccount):
                 rows.append(row)
         except apsw.AuthError as error:
             raise QueryError(f"{self._refused or error}: {sql}") from error
-        except (apsw.Error, UnicodeError, TypeError, OverflowError) as error:
+        except (apsw.Error, ValueError, TypeError, OverflowError) as error:
             if held and not connection.in_transaction:
                 raise TransactionLost(str(error)) from error
             raise explain(error) from error

@@ -183,6 +183,8 @@ def _identified(host: Host, database: Database) -> dict[str, object]:
     if meta.get("schema") != SCHEMA_VERSION:
         reason = f"schema version {meta.get('schema')}, but this z0 knows {SCHEMA_VERSION}; use a newer z0"
         raise ActorFileError(str(database.path), reason)
+    if not all(isinstance(meta.get(count, 0), int) for count in ("migrations", "purged")):
+        raise ActorFileError(str(database.path), "its table z0_meta is damaged; put a backup in its place")
     found = (meta.get("tenant"), meta.get("namespace"), meta.get("name"))
     if found != tuple(host.address):
         raise ActorFileError(str(database.path), f"the file of {found}, not of {tuple(host.address)}; was it moved?")
