@@ -81,10 +81,10 @@ class Till(z0.Entity):
             self.storage.set_alarm(int(message[-2:], 16) / 1_000, message)
 
     async def alarm(self, info: z0.AlarmInfo) -> None:
-        """Leaves a fact without a key: a run that happened twice would leave two."""
-        self.ledger.append("rang", source_id=info.name)
+        """Leaves a fact without a key, in its last segment: a run that happened twice would leave two."""
         if str(info.name).endswith("0"):
             await asyncio.sleep(0)
+        self.ledger.append("rang", source_id=info.name)
 
     async def never(self, message: str) -> None:
         """Leaves nothing behind."""
