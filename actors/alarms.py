@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 
 from .alarm_index import ACTIVE
 from .alarm_runs import AlarmRuns, Run
-from .clock import Span, datetime_of
+from .clock import FIRST_US, LAST_US, Span, datetime_of
 from .database import Row, Value
-from .errors import DatabaseFailure, LimitExceeded, QueryError
+from .errors import ActorFileError, DatabaseFailure, LimitExceeded, QueryError
 from .names import check_name
 from .schedule import due_us, next_due, recurrence
 from .schema import OUTCOMES_DDL
@@ -30,7 +30,11 @@ if TYPE_CHECKING:
 
 UNNAMED = ""
 Write = Callable[[str, Sequence[Value]], None]
-_EXTENT = "SELECT min(due), max(id) FROM z0_alarms"
+_EXTENT = (
+    "SELECT min(due), max(id), total(typeof(due) || typeof(scheduled) || typeof(id) || typeof(retries) || typeof(name)"
+    f" <> 'integerintegerintegerintegertext' OR max(due, scheduled) > {LAST_US} OR min(due, scheduled) < {FIRST_US})"
+    " FROM z0_alarms"
+)
 _CURRENT = "SELECT id, due, scheduled, recurs, retries, error FROM z0_alarms WHERE name = ? ORDER BY id DESC LIMIT 1"
 _COUNT = "SELECT count(*) FROM z0_alarms"
 _INSERT = "INSERT INTO z0_alarms(name, id, due, scheduled, recurs) VALUES(?, ?, ?, ?, ?)"
@@ -76,6 +80,8 @@ class Alarms:
         """Learn from the file when the actor is due."""
         row = self._host.database.row(_EXTENT)
         assert row is not None
+        if row[2]:
+            raise ActorFileError(str(self._host.database.path), "an alarm is damaged; put a backup in its place")
         self.due, self._last_id = row[0], row[1] or 0
 
     # What the actor does

@@ -49,6 +49,7 @@ _UPGRADES = {
 }
 log = logging.getLogger("z0.actors")
 
+_NO_TIME = "SELECT 1 FROM actors WHERE next_alarm > 9223372036854775807 LIMIT 1"  # texts come after all integers
 _COMPLETE = "SELECT 1 FROM z0_meta WHERE key = 'complete'"
 _REGISTER = (
     "INSERT OR IGNORE INTO actors(tenant, namespace, name, path, last_use, active, next_alarm)"
@@ -134,11 +135,11 @@ class Catalog:
         try:
             self._database = Database(path, vfs=vfs, sync=True)
         except NotADatabase as error:
-            raise ActorFileError(
-                str(path), f"{error}; remove it, and it is made anew from the actors' files"
-            ) from error
+            raise _damaged(path, error) from error
         self._make_durable()
         self._check_version(path)
+        if self._database.row(_NO_TIME) is not None:
+            raise _damaged(path, "a time of an alarm is none")
         if self._database.row(_COMPLETE) is None:
             self._rebuild(directory)
         self._reader = open_reader(path)
@@ -199,7 +200,10 @@ class Catalog:
         """Actors of a namespace in order of their names."""
         await self.flushed()
         rows = self._reader.rows(_LIST, tenant, namespace, prefix, after, after, len(prefix), prefix, limit)
-        return [actor_info(row) for row in rows]
+        try:
+            return [actor_info(row) for row in rows]
+        except (TypeError, ValueError, OverflowError) as error:
+            raise _damaged(self._database.path, error) from error
 
     async def versions(self, tenant: str, namespace: str, live: dict[str, int]) -> dict[int, int]:
         """How many actors of a namespace have had how many migrations: `live` ones now, others when they were left."""
@@ -209,6 +213,8 @@ class Catalog:
             for (left,) in self._reader.rows(_VERSION, tenant, namespace, name):
                 counts[left] -= 1
                 counts[version] += 1
+        if not all(isinstance(version, int) for version in counts):
+            raise _damaged(self._database.path, "a number of migrations is none")
         return {version: counts[version] for version in sorted(counts) if counts[version]}
 
     def rows(self, sql: str, *bindings: Value) -> Rows:
@@ -320,6 +326,10 @@ class Catalog:
             self._start()
         else:
             self.writing = False
+
+
+def _damaged(path: Path, error: object) -> ActorFileError:
+    return ActorFileError(str(path), f"{error}; remove it, and it is made anew from the actors' files")
 
 
 def _attempt(action: Callable[[], None]) -> None:

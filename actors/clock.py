@@ -69,6 +69,10 @@ def datetime_of(us: int) -> datetime:
     return EPOCH + timedelta(microseconds=us)
 
 
+FIRST_US, LAST_US = (us_of(end.replace(tzinfo=UTC)) for end in (datetime.min, datetime.max))
+"""The times that there are."""
+
+
 def seeded(seed: int) -> Callable[[], float]:
     """A source of numbers, at least 0 and less than 1, that are always the same for one seed."""
     return random.Random(seed).random

@@ -64,8 +64,11 @@ def damaged(what: str, error: Exception) -> InvalidValue:
 
 
 def digest(value: object) -> bytes:
-    """32 bytes that are equal for equal values, whatever the order of their keys."""
-    return blake2b(_canonical(value), digest_size=32).digest()
+    """32 bytes that are equal for equal values, whatever the order of their keys. Raises InvalidValue."""
+    try:
+        return blake2b(_canonical(value), digest_size=32).digest()
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InvalidValue(f"a value cannot be compared by its hash: {error}; send msgspec values") from error
 
 
 def same_json(one: object, other: object) -> bool:
@@ -82,7 +85,14 @@ def share(value: Any) -> Any:
     kind = type(value)
     if kind in ATOMS:
         return value
-    return copier(kind)(value)  # type: ignore[arg-type]  # a class is hashable, whatever its metaclass says
+    try:
+        return copier(kind)(value)  # type: ignore[arg-type]  # a class is hashable, whatever its metaclass says
+    except RecursionError:
+        raise _too_deep() from None
+
+
+def _too_deep() -> InvalidMessage:
+    return InvalidMessage("a value that is nested too deeply, or in a circle, cannot travel in a message; flatten it")
 
 
 @lru_cache(maxsize=1024)
@@ -123,11 +133,15 @@ def size(value: Any) -> int:
 
 
 def weigh(*values: Any) -> int:
-    """As `size`, quickly where msgspec can encode the values."""
+    """As `size`, quickly where msgspec can encode the values. Raises InvalidMessage for what is nested too deeply."""
     try:
         return len(_encode(values))
     except (TypeError, ValueError, OverflowError, RecursionError):
+        pass
+    try:
         return size(values)
+    except RecursionError:
+        raise _too_deep() from None
 
 
 def _itself(value: Any) -> Any:

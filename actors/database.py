@@ -29,6 +29,7 @@ Value = str | int | float | bytes | None
 
 SQLITE_VERSION = apsw.sqlite_lib_version()
 
+_OPEN = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOFOLLOW  # nobody's link leads us out of the data directory
 _BUSY_MS = 1_000  # only foreign shells can make us wait: z0 has one connection per file
 _STATEMENT_ERRORS = (
     apsw.SQLError,
@@ -42,7 +43,6 @@ _STATEMENT_ERRORS = (
     apsw.CursorClosedError,
 )
 
-
 RawError = apsw.Error
 """What `Database.execute` raises; see `explain`."""
 
@@ -50,7 +50,7 @@ RawError = apsw.Error
 def explain(error: Exception) -> Exception:
     """An error of SQLite as the rest of the house knows it: QueryError, ConstraintFailed or DatabaseFailure."""
     text = f"{type(error).__name__.removesuffix('Error')}: {error}"
-    if isinstance(error, (UnicodeError, OverflowError)):
+    if isinstance(error, (ValueError, OverflowError)):
         return QueryError(f"SQLite cannot hold or give back this value: {error}")
     if not isinstance(error, apsw.Error):
         return error
@@ -75,8 +75,10 @@ class Database(WalAccount):
         self._guarded = self._user = False
         self._refused: str | None = None
         try:
-            connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE, vfs=vfs)
+            connection = apsw.Connection(str(path), flags=_OPEN, vfs=vfs)
         except apsw.Error as error:
+            if path.resolve() != path.absolute():
+                raise NotADatabase("there is a symbolic link in its path") from error
             raise DatabaseFailure(f"cannot open {path}: {error}") from error
         self._connection = connection
         try:
@@ -198,7 +200,7 @@ class Database(WalAccount):
                 rows.append(row)
         except apsw.AuthError as error:
             raise QueryError(f"{self._refused or error}: {sql}") from error
-        except (apsw.Error, UnicodeError, TypeError, OverflowError) as error:
+        except (apsw.Error, ValueError, TypeError, OverflowError) as error:
             if held and not connection.in_transaction:
                 raise TransactionLost(str(error)) from error
             raise explain(error) from error
@@ -367,9 +369,11 @@ class Reader:
             raise ActorFileError(str(path), f"not a readable SQLite database ({error})") from error
 
     def iter(self, sql: str, *bindings: Value) -> Iterator[Row]:
-        """The rows of a statement, one by one. Raises ActorFileError when the file is damaged."""
+        """The rows of a statement, one by one. Raises ActorFileError (the file is damaged), QueryError (a binding)."""
         try:
             yield from self._connection.execute(sql, bindings)
+        except (UnicodeEncodeError, OverflowError) as error:
+            raise explain(error) from error
         except (apsw.Error, UnicodeDecodeError) as error:
             raise ActorFileError(str(self._path), str(error)) from error
 
@@ -394,6 +398,5 @@ class Reader:
         self.close()
 
 
-def open_reader(path: Path) -> Reader:
-    """A read-only connection to an actor's file or a catalogue, live or copied. Raises ActorFileError."""
-    return Reader(path)
+open_reader = Reader
+"""A read-only connection to an actor's file or a catalogue, live or copied. Raises ActorFileError."""

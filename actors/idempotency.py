@@ -78,6 +78,8 @@ def once(message: str, function: Function, mark: Once) -> Function:
         while (message, key) in running:  # only a message that suspends can be met half-way
             await asyncio.shield(running[message, key])
         for stored, reply, created in host.writes.rows(_GET, message, key):
+            if not isinstance(created, int):
+                raise codec.damaged(f"the reply of {message}", TypeError("its time is no integer"))
             kept = host.node.limits.idempotency_seconds if mark.retention is None else mark.retention
             if actor.clock.now_us() - created >= to_us(kept):
                 break

@@ -114,7 +114,7 @@ def _is_listed(host: Host) -> bool:
 
 
 def _path(host: Host) -> Path:
-    return host.node.path / file_path(*host.address)
+    return host.node.folder / file_path(*host.address)
 
 
 def _image(host: Host) -> bytes:
@@ -127,6 +127,8 @@ def _image(host: Host) -> bytes:
 
 def _create(host: Host, path: Path, image: bytes) -> None:
     """Runs in a thread."""
+    if path.parent.resolve() != path.parent:
+        raise ActorFileError(str(path.parent), "a symbolic link leads out of here; put a folder in its place")
     host.node.file_ops.make_folder(path.parent)
     host.node.file_ops.create_file(path, image)
 
@@ -183,6 +185,8 @@ def _identified(host: Host, database: Database) -> dict[str, object]:
     if meta.get("schema") != SCHEMA_VERSION:
         reason = f"schema version {meta.get('schema')}, but this z0 knows {SCHEMA_VERSION}; use a newer z0"
         raise ActorFileError(str(database.path), reason)
+    if not all(isinstance(meta.get(count, 0), int) for count in ("migrations", "purged")):
+        raise ActorFileError(str(database.path), "its table z0_meta is damaged; put a backup in its place")
     found = (meta.get("tenant"), meta.get("namespace"), meta.get("name"))
     if found != tuple(host.address):
         raise ActorFileError(str(database.path), f"the file of {found}, not of {tuple(host.address)}; was it moved?")

@@ -67,6 +67,7 @@ class Node:
         """Nothing is opened yet. `vfs` and `executor`: where SQLite runs (simulation, fault injection)."""
         _check_sqlite()
         self.path = path
+        self.folder = path.resolve()  # the same wherever the program goes, and without links
         self.clock = clock
         self.env = env
         self.limits = limits
@@ -108,13 +109,13 @@ class Node:
         if self.draining:
             raise RuntimeClosed
         self.loop = asyncio.get_running_loop()
-        self.file_ops.make_folder(self.path.absolute())
-        self._lock = DirectoryLock(self.path)
+        self.file_ops.make_folder(self.folder)
+        self._lock = DirectoryLock(self.folder)
         os.register_at_fork(after_in_child=partial(_forked, weakref.ref(self)))
         try:
             threads = partial(Threads, self.loop, executor=self._executor, delivered=lambda: self._look_again())
             self.threads = threads(self.limits.commit_threads)
-            self.catalog = Catalog(self.path, self.vfs, self.file_ops, self.loop, threads)
+            self.catalog = Catalog(self.folder, self.vfs, self.file_ops, self.loop, threads)
             self.alarm_index = AlarmIndex(self.catalog)
         except BaseException:
             self._lock.release()
@@ -244,8 +245,7 @@ class Node:
             host = self.hosts.get(address)
         if host is not None and host.idle:
             self.evict(host, "asked")
-        closing = self.closing.get(address)
-        if closing is not None:
+        if (closing := self.closing.get(address)) is not None:
             await asyncio.shield(closing.closed)
         return address not in self.hosts
 

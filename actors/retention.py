@@ -50,7 +50,7 @@ def purge(database: Database, lifetimes: Mapping[str, int], default: int, now: i
     for _ in range(_BATCHES):
         message, _, key = str(position or "\n").partition("\n")
         rows = database.rows(_NEXT, message, key)
-        old = [row[:2] for row in rows if now - row[2] >= lifetimes.get(row[0], default)]
+        old = [row[:2] for row in rows if isinstance(row[2], int) and now - row[2] >= lifetimes.get(row[0], default)]
         ended = len(rows) < _BATCH_ROWS
         position = None if ended else "\n".join(rows[-1][:2])
         database.begin()

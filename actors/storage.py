@@ -6,6 +6,7 @@ Every write of a segment is part of one transaction; the transaction is committe
 from __future__ import annotations
 
 import builtins
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager
 from datetime import datetime
@@ -29,7 +30,12 @@ _LIST = (
 )
 
 
-_RESERVED = "SELECT count(*) FROM sqlite_schema WHERE lower(name) GLOB 'z0[_]*' OR lower(name) = 'facts'"
+_RESERVED = (
+    "SELECT count(*), (SELECT count(*) FROM sqlite_schema AS s, pragma_foreign_key_list(s.name) AS k"
+    " WHERE s.type = 'table' AND lower(k.\"table\") GLOB 'z0[_]*' AND lower(k.\"table\") <> 'z0_kv')"
+    " FROM sqlite_schema WHERE lower(name) GLOB 'z0[_]*' OR lower(name) = 'facts'"
+)
+_MAY_TAKE_OURS = re.compile("alter|references", re.IGNORECASE)
 
 _KEY_BYTES_MAX = 2_048  # as Durable Objects
 _MISSING: Any = object()
@@ -207,8 +213,8 @@ class Storage:
         """
         writes = self._writes
         try:
-            if "alter" in query.lower():
-                cursor = Cursor(self._alter(query, params))
+            if _MAY_TAKE_OURS.search(query):
+                cursor = Cursor(self._define(query, params))
             else:
                 cursor = Cursor(writes.database.run_users(query, params, writes.ran_sql))
         except DatabaseFailure as failure:
@@ -217,8 +223,8 @@ class Storage:
         writes.loose = True
         return cursor
 
-    def _alter(self, query: str, params: tuple[Value, ...]) -> Result:
-        """Run SQL that may rename a table: the authorizer is not told the new name."""
+    def _define(self, query: str, params: tuple[Value, ...]) -> Result:
+        """Run SQL that may rename a table, or hold on to our rows by a foreign key: no authorizer is told of these."""
         writes = self._writes
         with writes.transaction():
             before = writes.rows(_RESERVED)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 from .call import CURRENT, cycle, waiting
 from .codec import share, weigh
 from .delivery import expire
-from .errors import DeadlineExceeded, InvalidMessage, presentable
+from .errors import DeadlineExceeded, presentable
 from .gates import pass_once
 from .handlers import Handler
 from .host import Host
@@ -117,9 +117,9 @@ def _direct(handler: Handler) -> Method:
         call = CURRENT.set(host.call) if keeps else None
         try:
             reply = host.run(handler, args, kwargs, True, lone)
-        except Exception as error:
-            failure = error
-        except asyncio.CancelledError as error:  # raised by the handler: not to cancel the caller
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # a CancelledError, say, that the handler raised: not to cancel the caller
             failure = presentable(error)
         finally:
             if call is not None:
@@ -169,10 +169,7 @@ async def _post(stub: Stub, handler: Handler, args: tuple[Any, ...], kwargs: dic
     sender, deadline = stub._z0_sender, None
     if call is not None:
         sender, deadline = sender or call.host, call.deadline
-    try:
-        args, kwargs = share(args), share(kwargs)
-    except RecursionError:
-        raise InvalidMessage(f"arguments of {handler.name} are nested too deeply, or in a circle") from None
+    args, kwargs = share(args), share(kwargs)
     node.admit(sender)
     if deadline is not None and deadline <= node.clock.monotonic():
         raise DeadlineExceeded(str(address), handler.name, started=False)

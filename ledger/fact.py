@@ -12,7 +12,7 @@ import msgspec
 
 from z0.actors.names import DEFAULT_TENANT
 
-from .errors import InvalidFact
+from .errors import InvalidFact, LedgerCorrupt
 
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 DATA_BYTES_MAX = 1024 * 1024
@@ -233,6 +233,10 @@ def id_prefix(namespace: str, name: str) -> str:
 
 
 def fact_of(prefix: str, row: tuple[Any, ...]) -> Fact:
-    """The fact of a row of `facts`, columns in their order."""
+    """The fact of a row of `facts`, columns in their order. Raises LedgerCorrupt for data that cannot be read."""
     text = row[17]
-    return make_fact(f"{prefix}{row[0]}", *row[:17], None if text is None else decode_data(text), row[18])
+    try:
+        data = None if text is None else decode_data(text)
+    except Exception as error:
+        raise LedgerCorrupt(prefix[:-1], row[0], f"has damaged data ({error})") from error
+    return make_fact(f"{prefix}{row[0]}", *row[:17], data, row[18])

@@ -88,6 +88,8 @@ class Ledger:
         self._states: dict[str, Projection] = {}
         self._snapshot_seq: dict[str, int] = {}
         row = writes.database.row(_HEAD)
+        if row is not None and [type(value) for value in row] != [int, bytes, int]:
+            raise LedgerCorrupt(self._entity, row[0], "has a hash or a time of another type")
         self.saved: Saved = cast(Saved, row) if row else (0, chain.genesis(*address), 0)
         self._open_projections()
         writes.memory = self

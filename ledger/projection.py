@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import sys
 import typing
 from collections.abc import Callable, Iterable
@@ -12,6 +13,8 @@ import msgspec
 
 from .errors import ProjectionError
 from .fact import Fact
+
+log = logging.getLogger("z0.ledger")
 
 
 class Projection(msgspec.Struct):
@@ -65,11 +68,13 @@ class ProjectionType:
 
     def restore(self, snapshot: Snapshot | None, head: int) -> tuple[Projection, int]:
         """The state of a snapshot that still holds, and its seq; else an empty one, and 0."""
-        if snapshot is not None and snapshot.version == self.cls.version and snapshot.seq <= head:
-            try:
+        if snapshot is None:
+            return self.cls(), 0
+        try:
+            if snapshot.version == self.cls.version and 0 <= snapshot.seq <= head:
                 return self._decode(snapshot.state), snapshot.seq
-            except msgspec.MsgspecError:  # the class changed without its version: never authoritative, so rebuilt
-                return self.cls(), 0
+        except Exception:  # damaged, or the class changed without its version: never authoritative, so rebuilt
+            log.warning("a snapshot of projection %s cannot be read: it is rebuilt", self.name, exc_info=True)
         return self.cls(), 0
 
     def fold(self, state: Projection, facts: Iterable[Fact]) -> Projection:

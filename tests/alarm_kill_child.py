@@ -1,8 +1,9 @@
 """Sets alarms until somebody kills it: the child process of the kill tests of alarms.
 
-    python alarm_kill_child.py DATA JOURNAL SEED
+    python alarm_kill_child.py DATA JOURNAL SEED [forgetful]
 
 As kill_child: "try <alarm>" goes to the journal before each message, "ack <alarm>" after its acknowledgement.
+A `forgetful` child breaks the promise that this is about: the catalogue does not learn of alarms before the COMMIT.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import sys
 from pathlib import Path
 
 import z0
+from z0.actors.alarm_index import AlarmIndex
+from z0.actors.names import Address
 
 BELLS = 40
 CALLERS = 2
@@ -44,6 +47,17 @@ def bell_of(alarm: str) -> str:
     return alarm.split(":")[0]
 
 
+def be_forgetful() -> None:
+    """Do not put actors into the active set."""
+
+    def mark(self: AlarmIndex, address: Address) -> asyncio.Future[None]:
+        marked = asyncio.get_running_loop().create_future()
+        marked.set_result(None)
+        return marked
+
+    AlarmIndex.mark = mark  # type: ignore[method-assign]
+
+
 async def main(data: Path, journal: int, chance: random.Random) -> None:
     """Set alarms for ever."""
     async with z0.Runtime(data, actors=[Bell], limits=LIMITS) as runtime:
@@ -61,5 +75,7 @@ async def main(data: Path, journal: int, chance: random.Random) -> None:
 
 
 if __name__ == "__main__":
+    if "forgetful" in sys.argv[4:]:
+        be_forgetful()
     descriptor = os.open(sys.argv[2], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     asyncio.run(main(Path(sys.argv[1]), descriptor, random.Random(sys.argv[3])))

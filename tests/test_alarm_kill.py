@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections import Counter
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 
 import z0
 from tests.alarm_kill_child import BELLS, Bell
+from tests.proofs import Proof
 from tests.test_kill import run_and_kill, said
 from z0 import inspect
 
@@ -18,10 +18,10 @@ CHILD = Path(__file__).with_name("alarm_kill_child.py")
 PATIENCE_SECONDS = 20.0
 
 
-async def check(data: Path, journal: Path) -> int:
+async def check(data: Path, journal: Path, patience: float = PATIENCE_SECONDS) -> int:
     """Wait until everything that is due has run, touching no actor; how many alarms have."""
     tried, acknowledged = set(said(journal, "try")), set(said(journal, "ack"))
-    async with asyncio.timeout(PATIENCE_SECONDS), z0.Runtime(data, actors=[Bell]):
+    async with asyncio.timeout(patience), z0.Runtime(data, actors=[Bell]):
         while True:
             files = [data / f"default/Bell/{n}.sqlite" for n in range(BELLS)]
             facts = [fact for file in files if file.exists() for fact in inspect.facts(file)]
@@ -36,24 +36,27 @@ async def check(data: Path, journal: Path) -> int:
     return len(rang)
 
 
-async def survive(rounds: int, directory: Path) -> None:
-    seed = random.SystemRandom().getrandbits(32)
-    print(f"seed {seed}")  # shown when the test fails
-    data, journal = directory / "data", directory / "journal"
+@pytest.mark.proof
+async def test_a_process_killed_at_any_moment_loses_no_alarm_and_runs_none_twice(proof: Proof, tmp_path: Path) -> None:
+    data, journal = tmp_path / "data", tmp_path / "journal"
     ran = 0
-    for number in range(rounds):
-        run_and_kill(data, journal, seed + number, child=CHILD)
-        if number % 3 == 2 or number == rounds - 1:
+    for number, seed in enumerate(proof.seeds(60)):
+        print(f"--seed {seed}")  # shown when the test fails
+        run_and_kill(data, journal, seed, child=CHILD)
+        proof.count("kills")
+        if number % 3 == 2:
             before, ran = ran, await check(data, journal)
             assert ran >= before
-    assert ran > rounds
+    proof.count("alarms", await check(data, journal))
 
 
-async def test_a_process_killed_at_any_moment_loses_no_alarm_and_runs_none_twice(tmp_path: Path) -> None:
-    await survive(6, tmp_path)
+async def test_alarms_that_the_catalogue_does_not_learn_of_are_caught(tmp_path: Path) -> None:
+    data, journal = tmp_path / "data", tmp_path / "journal"
 
+    async def rounds() -> None:
+        for seed in range(20):
+            run_and_kill(data, journal, seed, "forgetful", child=CHILD)
+            await check(data, journal, patience=3)
 
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-async def test_sixty_kills_lose_no_alarm(tmp_path: Path) -> None:
-    await survive(60, tmp_path)
+    with pytest.raises(TimeoutError):
+        await rounds()

@@ -25,6 +25,7 @@ from hypothesis.stateful import (
 )
 
 import z0
+from tests.proofs import Proof
 from z0.testing import Point, VirtualClock, _new_folder, crash, fault
 
 T = TypeVar("T")
@@ -489,24 +490,19 @@ class Machine(RuleBasedStateMachine):
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def search(examples: int, steps: int) -> None:
+@pytest.mark.proof
+def test_any_interleaving_ends_as_the_model_says(proof: Proof) -> None:
+    quick = proof.amount == "quick"
     run_state_machine_as_test(
         Machine,
         settings=settings(
-            max_examples=examples,
-            stateful_step_count=steps,
+            max_examples=20 if quick else proof.of(300),
+            stateful_step_count=30 if quick else 50,
+            derandomize=proof.amount != "torture",  # else the same ones in each run, so that a failure stays one
+            database=None,
             deadline=None,
             suppress_health_check=list(HealthCheck),
             print_blob=True,
         ),
     )
-
-
-def test_any_interleaving_ends_as_the_model_says() -> None:
-    search(examples=40, steps=40)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_any_of_many_long_interleavings_ends_as_the_model_says() -> None:
-    search(examples=300, steps=50)
+    proof.count("interleavings", 20 if quick else proof.of(300))

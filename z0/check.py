@@ -72,8 +72,9 @@ def check_all(data: Path, tenant: str | None = None) -> Iterator[Checked]:
             checked = check(file)
         except ActorFileError as error:
             if actor is None or remembered or file.exists():
-                folder, namespace, name = file.relative_to(data).parts
-                yield Checked(folder, namespace, name, str(file), 0, None, str(error))
+                at = file.relative_to(data).parts
+                whose = Address(*at) if actor is None else Address(actor.tenant, actor.namespace, actor.name)
+                yield Checked(*whose, str(file), 0, None, str(error))
             continue
         if checked.facts < remembered and checked.problem is None:
             problem = f"{file}: ends at fact {checked.facts}, but the catalogue remembers {remembered}"

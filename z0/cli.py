@@ -18,17 +18,18 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter
+from cyclopts.validators import Number
 from rich.console import Console
 
 from z0 import demo as bank_demo
 from z0 import demo_view, inspect, terminal
-from z0.actors.errors import ActorFileError, DataDirLocked, InvalidName, Z0Error
+from z0.actors.errors import ActorFileError, DataDirLocked, InvalidName, QueryError, Z0Error
 from z0.actors.names import DEFAULT_TENANT, Address
 from z0.bank import BadTransactionFile
 from z0.check import check, check_all
 
 OK, FAILED, USAGE, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 130, 141
-NOT_THERE = (ActorFileError, BadTransactionFile, DataDirLocked, InvalidName)
+NOT_THERE = (ActorFileError, BadTransactionFile, DataDirLocked, InvalidName, OSError, QueryError)
 COMMANDS = "z0.commands"
 OPTIONAL = {"bench": "pip install z0, or in a checkout: pip install --editable ."}
 
@@ -49,8 +50,9 @@ Types = Annotated[
     list[str] | None,
     Parameter(name="--type", negative="", consume_multiple=True, help="Only facts of these types."),
 ]
-After = Annotated[int, Parameter(help="Only facts after this seq.")]
-Limit = Annotated[int, Parameter(help="At most so many; 0: all.")]
+_NOT_NEGATIVE = Number(gte=0, lt=2**63 - 1)
+After = Annotated[int, Parameter(validator=_NOT_NEGATIVE, help="Only facts after this seq.")]
+Limit = Annotated[int, Parameter(validator=_NOT_NEGATIVE, help="At most so many; 0: all.")]
 Reverse = Annotated[bool, Parameter(negative="", help="The last one first.")]
 
 
@@ -62,15 +64,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except CycloptsError:  # cyclopts has printed it
         return USAGE
+    except BrokenPipeError:  # whoever read us has seen enough; the interpreter must not flush again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
     except NOT_THERE as error:
         return _fail(error, USAGE)
     except Z0Error as error:
         return _fail(error, FAILED)
     except KeyboardInterrupt:
         return _fail("interrupted", INTERRUPTED)
-    except BrokenPipeError:  # whoever read us has seen enough; the interpreter must not flush again
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return PIPE_CLOSED
     return code if isinstance(code, int) else OK
 
 

@@ -7,10 +7,11 @@ the pages fit together because a ledger only grows. What is shown of one actor i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -18,7 +19,8 @@ from z0.actors.catalog import CATALOG_FILE
 from z0.actors.codec import decode
 from z0.actors.database import Reader, open_reader
 from z0.actors.errors import ActorFileError
-from z0.actors.names import DEFAULT_TENANT, Address, file_path
+from z0.actors.names import DEFAULT_TENANT, Address, check_name, file_path
+from z0.ledger.errors import LedgerCorrupt
 from z0.ledger.fact import COLUMNS, INT64_MAX, Fact, fact_of, id_prefix
 
 PAGE = 1_000
@@ -129,7 +131,7 @@ def actors(
         columns = _columns(reader, "actors")
         sql = _ACTORS.format(version="version" if "version" in columns else "NULL")  # a catalogue of the first schema
         rows = reader.rows(sql, tenant, tenant, namespace, namespace, len(prefix), prefix, most)
-    return [_fresh(data, Summary(*row)) for row in rows]
+    return [_fresh(data, summary) for summary in _typed(data / CATALOG_FILE, Summary, rows)]
 
 
 _ACTORS = (
@@ -145,7 +147,7 @@ def _fresh(data: Path, summary: Summary) -> Summary:
     if summary.size is not None or not file.is_file():
         return summary
     with open_reader(file) as reader:
-        return msgspec.structs.replace(summary, size=file.stat().st_size, facts=_head(reader)[0])
+        return msgspec.structs.replace(summary, size=file.stat().st_size, facts=_head(file, reader)[0])
 
 
 def find(path: Path, actor: str | None, tenant: str = DEFAULT_TENANT) -> Path:
@@ -155,10 +157,38 @@ def find(path: Path, actor: str | None, tenant: str = DEFAULT_TENANT) -> Path:
     namespace, _, name = (actor or "").partition("/")
     if not (namespace and name):
         raise ActorFileError(str(path), "is a directory; say which actor, as NAMESPACE/NAME")
-    file = path / file_path(tenant, namespace, name)
+    file = path / file_path(check_name(tenant, "tenant"), check_name(namespace, "namespace"), check_name(name))
     if not file.is_file():
         raise ActorFileError(str(path), f"has no actor {Address(tenant, namespace, name)}")
     return file
+
+
+class _Meta(msgspec.Struct):
+    tenant: str
+    namespace: str
+    name: str
+    schema: int = 0
+
+
+class _Head(msgspec.Struct):
+    seq: int
+    hash: bytes
+
+
+class _Time(msgspec.Struct):
+    timestamp: int
+
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+
+def _typed(file: Path, kind: type[S], rows: Iterable[Sequence[object]]) -> list[S]:
+    """Rows as what they are declared to be. Raises ActorFileError for another type, which z0 has not written."""
+    names = kind.__struct_fields__
+    try:
+        return [msgspec.convert(dict(zip(names, row, strict=True)), kind) for row in rows]
+    except (msgspec.ValidationError, UnicodeError) as error:
+        raise ActorFileError(str(file), f"holds what z0 has not written ({error})") from None
 
 
 @contextmanager
@@ -170,16 +200,16 @@ def moment(file: Path) -> Iterator[tuple[Reader, Address, int]]:
         if reader.has_table("z0_meta"):
             meta.update(reader.rows("SELECT key, value FROM z0_meta"))
         try:
-            address = Address(meta["tenant"], meta["namespace"], meta["name"])
-        except KeyError:
+            whose = msgspec.convert(meta, _Meta)
+        except msgspec.ValidationError:
             raise ActorFileError(str(file), "is a SQLite database, but no actor's file") from None
-        yield reader, address, meta.get("schema", 0)
+        yield reader, Address(whose.tenant, whose.namespace, whose.name), whose.schema
 
 
 def show(file: Path) -> Details:
     """Everything about one actor but its facts and values."""
     with moment(file) as (reader, address, schema):
-        facts, head = _head(reader)
+        facts, head = _head(file, reader)
         wal = file.with_name(f"{file.name}-wal")
         return Details(
             **address._asdict(),
@@ -189,13 +219,13 @@ def show(file: Path) -> Details:
             wal_size=wal.stat().st_size if wal.exists() else 0,
             facts=facts,
             head=head,
-            first_fact=_timestamp(reader, 1) if facts else None,
-            last_fact=_timestamp(reader, facts) if facts else None,
+            first_fact=_timestamp(file, reader, 1) if facts else None,
+            last_fact=_timestamp(file, reader, facts) if facts else None,
             keys=reader.rows("SELECT count(*) FROM z0_kv")[0][0],
-            first_keys=[Key(*row) for row in reader.rows(_KEYS, KEYS_SHOWN)],
+            first_keys=_typed(file, Key, reader.rows(_KEYS, KEYS_SHOWN)),
             tables=_tables(reader),
-            alarms=_alarms(reader),
-            outcomes=_outcomes(reader),
+            alarms=_alarms(file, reader),
+            outcomes=_outcomes(file, reader),
             snapshots=_snapshots(file, reader),
         )
 
@@ -217,24 +247,25 @@ _USER_TABLES = (
 )
 
 
-def _head(reader: Reader) -> tuple[int | None, str | None]:
+def _head(file: Path, reader: Reader) -> tuple[int | None, str | None]:
     """How many facts the ledger has, and the last one's hash; (None, None) without a ledger."""
     if not reader.has_table("facts"):
         return None, None
     rows = reader.rows("SELECT seq, hash FROM facts ORDER BY seq DESC LIMIT 1")
-    return (rows[0][0], rows[0][1].hex()) if rows else (0, None)
+    heads = _typed(file, _Head, rows)
+    return (heads[0].seq, heads[0].hash.hex()) if heads else (0, None)
 
 
-def _alarms(reader: Reader) -> list[Alarm]:
+def _alarms(file: Path, reader: Reader) -> list[Alarm]:
     recurs = "recurs" if "recurs" in _columns(reader, "z0_alarms") else "NULL"  # a file of the first schema
     sql = _ALARMS.format(recurs=recurs)
-    return [Alarm(*row) for row in reader.rows(sql)]
+    return _typed(file, Alarm, reader.rows(sql))
 
 
-def _outcomes(reader: Reader) -> list[Outcome]:
+def _outcomes(file: Path, reader: Reader) -> list[Outcome]:
     if not reader.has_table("z0_alarm_outcomes"):
         return []
-    return [Outcome(*row) for row in reader.rows(_OUTCOMES, KEYS_SHOWN)]
+    return _typed(file, Outcome, reader.rows(_OUTCOMES, KEYS_SHOWN))
 
 
 def wakeups(
@@ -247,16 +278,16 @@ def wakeups(
         most = -1 if limit is None else limit
         active = "active" if "active" in _columns(reader, "actors") else "0"
         rows = reader.rows(_WAKEUPS.format(active=active), tenant, tenant, namespace, namespace, most)
-    return [Wakeup(tenant, namespace, name, due, bool(active)) for tenant, namespace, name, due, active in rows]
+    return _typed(data / CATALOG_FILE, Wakeup, [(*row, bool(active)) for *row, active in rows])
 
 
 def _columns(reader: Reader, table: str) -> set[str]:
-    return {name for (name,) in reader.rows("SELECT name FROM pragma_table_info(?)", table)}
+    return {row[1] for row in reader.rows(f'PRAGMA table_info("{table}")')}  # no table of the user's can hide it
 
 
-def _timestamp(reader: Reader, seq: int) -> int | None:
-    rows = reader.rows("SELECT timestamp FROM facts WHERE seq = ?", seq)
-    return rows[0][0] if rows else None
+def _timestamp(file: Path, reader: Reader, seq: int) -> int | None:
+    times = _typed(file, _Time, reader.rows("SELECT timestamp FROM facts WHERE seq = ?", seq))
+    return times[0].timestamp if times else None
 
 
 def _tables(reader: Reader) -> dict[str, int]:
@@ -271,9 +302,10 @@ def _snapshots(file: Path, reader: Reader) -> list[Snapshot]:
         return []
     rows = reader.rows(_SNAPSHOTS)
     try:
-        return [Snapshot(name, version, seq, decode(state)) for name, version, seq, state in rows]
-    except msgspec.MsgspecError as error:
+        decoded = [(*row, decode(state)) for *row, state in rows]
+    except Exception as error:
         raise ActorFileError(str(file), f"a projection's snapshot is damaged ({error})") from None
+    return _typed(file, Snapshot, decoded)
 
 
 def facts(
@@ -299,9 +331,10 @@ FACTS = f"SELECT {', '.join(COLUMNS)} FROM facts"
 
 def _fact(file: Path, address: Address, row: tuple[Any, ...]) -> Fact:
     try:
-        return fact_of(id_prefix(address.namespace, address.name), row)
-    except msgspec.MsgspecError as error:
+        fact = fact_of(id_prefix(address.namespace, address.name), row)
+    except LedgerCorrupt as error:
         raise ActorFileError(str(file), f"the data of fact {row[0]} is damaged ({error})") from None
+    return _typed(file, Fact, [attrgetter(*Fact.__struct_fields__)(fact)])[0]
 
 
 def plain(fact: Fact) -> dict[str, Any]:
