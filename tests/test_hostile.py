@@ -261,6 +261,27 @@ def test_no_command_line_ends_in_a_traceback(data: st.DataObject, reading: Path)
     assert "Traceback" not in out.getvalue() + err.getvalue()
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["ls", "{data}", "--prefix", "\udcff"],
+        ["ls", "{data}", "--limit", "9" * 30],
+        ["ls", "{data}", "--limit", "-5"],
+        ["show", "{data}", "Inbox/\udcff"],
+        ["show", "{data}", "Inbox/a", "--tenant", "\udcff"],
+        ["facts", "{data}", "Inbox/a", "--type", "\udcff"],
+        ["facts", "{data}", "Inbox/a", "--after", "9" * 30],
+        ["alarms", "{data}", "--class", "\udcff"],
+        ["verify", "{data}", "--tenant", "\udcff"],
+        ["show", "x" * 5_000],
+    ],
+)
+def test_what_no_file_can_hold_is_wrong_usage(words: list[str], reading: Path) -> None:
+    with contextlib.redirect_stderr(io.StringIO()) as err:
+        assert cli.main([word.replace("{data}", str(reading)) for word in words]) == 2
+    assert err.getvalue()
+
+
 @pytest.fixture(scope="module")
 def reading(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("reading") / "data"

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -26,6 +26,7 @@ from hypothesis.stateful import (
 
 import z0
 from tests.proofs import Proof
+from z0.actors.writes import Writes
 from z0.testing import Point, VirtualClock, _new_folder, crash, fault
 
 T = TypeVar("T")
@@ -490,19 +491,29 @@ class Machine(RuleBasedStateMachine):
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-@pytest.mark.proof
-def test_any_interleaving_ends_as_the_model_says(proof: Proof) -> None:
-    quick = proof.amount == "quick"
+def search(examples: int, steps: int, **options: Any) -> None:
     run_state_machine_as_test(
         Machine,
         settings=settings(
-            max_examples=20 if quick else proof.of(300),
-            stateful_step_count=30 if quick else 50,
-            derandomize=proof.amount != "torture",  # else the same ones in each run, so that a failure stays one
+            max_examples=examples,
+            stateful_step_count=steps,
             database=None,
             deadline=None,
             suppress_health_check=list(HealthCheck),
             print_blob=True,
+            **options,
         ),
     )
-    proof.count("interleavings", 20 if quick else proof.of(300))
+
+
+@pytest.mark.proof
+def test_any_interleaving_ends_as_the_model_says(proof: Proof) -> None:
+    examples, steps = (20, 30) if proof.amount == "quick" else (proof.of(300), 50)
+    search(examples, steps, derandomize=proof.amount != "torture")  # else the same in each run: a failure stays one
+    proof.count("interleavings", examples)
+
+
+def test_a_failing_segment_that_leaves_its_writes_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Writes, "undo", Writes.keep)
+    with pytest.raises((AssertionError, BaseExceptionGroup)):
+        search(20, 30, derandomize=True, phases=[Phase.generate])

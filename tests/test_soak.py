@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import os
 import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -174,7 +175,16 @@ class Load:
             await worker.linger()
 
 
+@pytest.fixture
+def no_log() -> Iterator[None]:
+    """Nothing is logged: pytest would keep all of it."""
+    logging.disable()
+    yield
+    logging.disable(logging.NOTSET)
+
+
 @pytest.mark.soak
+@pytest.mark.usefixtures("no_log")
 @pytest.mark.timeout(24 * 3600)
 async def test_a_long_mixed_load_leaves_nothing_behind(proof: Proof, pytestconfig: pytest.Config) -> None:
     seconds = 60 * (pytestconfig.getoption("minutes") or 10.0)

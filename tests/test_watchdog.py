@@ -52,6 +52,23 @@ async def test_a_segment_that_blocks_the_loop_is_named_with_its_stack_once(caplo
         assert {record.levelno for record in caplog.records} == {logging.WARNING}
 
 
+async def test_a_query_that_runs_for_long_is_named_too(caplog: pytest.LogCaptureFixture) -> None:
+    """SQL has no time limit: it holds up the loop, as any segment does, until it ends."""
+    world, rows = World(), 200_000
+
+    def count_for_long(room: Room) -> None:
+        query = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT ?) SELECT count(*) FROM n"
+        while not room.env.log:
+            room.storage.sql(query, rows)
+            room.env.log += warnings(caplog)
+
+    script = world.script(count_for_long)
+    async with temporary_runtime(memory=True, env=world, limits=z0.Limits(blocked_seconds=LIMIT)) as runtime:
+        await runtime.get(Room, "a").at_once(script)
+        named = [text for text in warnings(caplog) if "by actor Room/a" in text]
+        assert "count_for_long" in named[0]
+
+
 async def test_a_loop_that_waits_is_not_blocked(caplog: pytest.LogCaptureFixture) -> None:
     async with temporary_runtime(memory=True, env=World(), limits=z0.Limits(blocked_seconds=0.5)) as runtime:
         await asyncio.get_running_loop().run_in_executor(None, for_a_while(0.9))
