@@ -23,6 +23,7 @@ from tests.simulation import Simulation, explore
 from z0.actors.database import open_reader
 from z0.actors.errors import DatabaseFailure
 from z0.actors.names import Address, file_path
+from z0.actors.node import Node
 from z0.testing import Point, crash, fault
 
 T = TypeVar("T")
@@ -191,7 +192,24 @@ class Stage:
         await self.reopen()
         await self.check()
         await self.runtime.close()
+        await self.clock.sleep(1)
+        for runtime in self.runtimes:
+            self._check_books(runtime.node)
         assert self.violations == []
+
+    def _check_books(self, node: Node) -> None:
+        """A runtime that has ended holds nothing any more, by its own books."""
+        books = {
+            "hosts": len(node.hosts) + len(node.closing),
+            "places": node.room.taken + node.room.wanted,
+            "bytes": node.load.bytes,
+            "turns": node.dirty,
+            "work": node.threads.in_flight,
+            "openings": len(node.wakeups._opening) + node.limits.alarm_openings - node.wakeups._openings._value,
+        }
+        left = {what: number for what, number in books.items() if number}
+        if left:
+            self.violation(f"the runtime has ended, and still counts {left}")
 
     async def _liveness(self) -> None:
         for number, (cls, name) in enumerate(list(self.names)):

@@ -6,16 +6,18 @@ What is checked in each is in tests/stage.py and tests/players.py; a failure say
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Any
 
 import z0
 from tests.players import Host, Player, Sleeper
 from tests.stage import Oops, Place, Stage, at_once, scenario
+from z0.testing import Point, fault
 
 FAILURES = (z0.ActorReset, z0.CommitUnknown, z0.Overloaded)
 NAMES = ("a", "b", "c")
+COMMIT_CRASHES: tuple[Point, ...] = ("crash-before-commit", "crash-after-commit")
 
 
 async def in_turn(stage: Stage, caller: str, actor: Player, name: str, number: int = 4, **options: Any) -> None:
@@ -349,10 +351,25 @@ async def test_closing_under_load_ends_all_that_was_begun(stage: Stage) -> None:
 
 @scenario(Player, Host)
 async def test_a_crash_under_load_loses_nothing_that_was_acknowledged(stage: Stage) -> None:
-    await _end_under_load(stage, stage.crash)
+    async def crash() -> None:
+        match stage.simulation.below(4):
+            case 0:  # in the middle of closing
+                closing = asyncio.create_task(stage.runtime.close())
+                await stage.clock.sleep(stage.simulation.one_of([0, 0.001, 1]))
+                await stage.crash()
+                await closing
+            case 1:  # at a commit
+                point = stage.simulation.one_of(COMMIT_CRASHES)
+                with fault(stage.runtime, point, nth=1 + stage.simulation.below(5)):
+                    await stage.clock.sleep(1)
+                await stage.crash()
+            case _:
+                await stage.crash()
+
+    await _end_under_load(stage, crash)
 
 
-async def _end_under_load(stage: Stage, end: Any) -> None:
+async def _end_under_load(stage: Stage, end: Callable[[], Awaitable[None]]) -> None:
     actors = {"a": stage.get(Player, "a"), "b": stage.get(Player, "b"), "h": stage.get(Host, "h")}
     allow = (Oops, z0.RuntimeClosed, *FAILURES)
     callers = [
@@ -364,3 +381,55 @@ async def _end_under_load(stage: Stage, end: Any) -> None:
     await end()
     await at_once(*callers)
     await stage.reopen()
+
+
+@scenario(Player, Host, Sleeper)
+async def test_everything_at_once_breaks_no_promise(stage: Stage) -> None:
+    kinds: dict[str, type[Player]] = {"a": Player, "b": Player, "h": Host, "s": Sleeper}
+    allow = (Oops, z0.Z0Error)
+    below = stage.simulation.below
+
+    def send(name: str, key: str) -> Coroutine[Any, Any, Any]:
+        actor, keys = stage.get(kinds[name], name), [f"{key}/{part}" for part in range(3)]
+        places = [[(name, each)] for each in keys]
+        match below(8):
+            case 0:
+                return stage.call(actor.slow(*keys), *places, sender=key, allow=allow)
+            case 1:
+                return stage.call(actor.alone(keys), *places, sender=key, allow=allow)
+            case 2:
+                return stage.call(actor.append("outside", external_id=key), [(name, key)], sender=key, allow=allow)
+            case 3:
+                return stage.call(actor.once(key), [(name, key)], sender=key, allow=allow)
+            case 4:
+                return stage.call(actor.put_and_fail(key), allow=allow)
+            case 5:
+                stage.expect(name, f"{key}+")
+                return stage.call(actor.later(key), [(name, key)], sender=key, allow=allow)
+            case 6 if name == "s":
+                stage.expect(name, f"{key}!")
+                message = stage.get(Sleeper, name).arm(key, stage.simulation.one_of([0, 0.5, 20]))
+                return stage.call(message, [(name, key)], sender=key, allow=allow)
+            case _:
+                return stage.call(actor.put(key), [(name, key)], sender=key, allow=allow)
+
+    async def caller(caller: str) -> None:
+        for n in range(5):
+            with stage.runtime.deadline(stage.simulation.one_of([0.01, 1, 100])):
+                task = asyncio.create_task(send(stage.simulation.one_of(list(kinds)), f"{caller}{n}"))
+            if below(4) == 0:
+                stage.simulation.cancel_somewhere(task)
+            await asyncio.wait([task])
+
+    async def disturb() -> None:
+        for _ in range(5):
+            await stage.clock.sleep(stage.simulation.one_of([0, 0.01, 0.3, 2]))
+            name = stage.simulation.one_of(list(kinds))
+            if below(5):
+                await stage.runtime.evict(kinds[name], name)
+            else:
+                await stage.crash()
+                await stage.reopen()
+
+    points: tuple[Point, ...] = ("commit-lost", "commit-kept", "storage", "open", "register", "close", "checkpoint")
+    await at_once(*map(caller, "pqrt"), disturb(), stage.trouble(*points))
