@@ -1,7 +1,4 @@
-"""Whether what a power cut has left is all that it may not take, and whether z0 goes on from there.
-
-python -m tests.power_check SEED [PLAN]     # explores one seed again, and says what is violated
-"""
+"""Whether a power cut has left all that it may not take, and whether z0 goes on from there."""
 
 from __future__ import annotations
 
@@ -164,11 +161,12 @@ def folder() -> Iterator[Path]:
 class Explorer:
     """Runs one plan with one seed, and checks what power cuts leave of it."""
 
-    def __init__(self, name: str, plan: Plan, seed: int, images: int, fire_one_in: int) -> None:
-        self.name, self.plan, self.seed, self.most, self.fire_one_in = name, plan, seed, images, fire_one_in
+    def __init__(self, name: str, plan: Plan, seed: int, images: int, fire_one_in: int, keep: bool) -> None:
+        """`images`: about so many. `keep`: the first one that is not as promised stays on the disk."""
+        self.name, self.plan, self.seed, self.most = name, plan, seed, images
+        self.fire_one_in, self.keep = fire_one_in, keep
         self.images: Counter[str] = Counter()
         self.violations: list[Violation] = []
-        self.keep = True
 
     async def explore(self, spoil: Callable[[SimulatedDisk], object]) -> None:
         """Do it."""
@@ -226,11 +224,12 @@ class Explorer:
         try:
             await checking
         except Exception as error:
-            kept = Path(tempfile.mkdtemp(prefix="z0-power-kept-")) if self.keep and not self.violations else ""
-            if kept:
+            kept = ""
+            if self.keep and not self.violations:
+                kept = tempfile.mkdtemp(prefix="z0-power-kept-")
                 image.write(kept, of=of)
             what = f"{type(error).__name__}: {error}"
-            self.violations.append(Violation(self.seed, self.name, where, what, str(kept)))
+            self.violations.append(Violation(self.seed, self.name, where, what, kept))
 
 
 def some(seed: int, moments: Sequence[int], count: int) -> set[int]:
@@ -248,8 +247,7 @@ def explore(
 ) -> Explored:
     """Run the workload of this seed, or this plan, and check about so many images. `spoil`: what to break first."""
     name = list(PLANS)[seed % len(PLANS)]
-    explorer = Explorer(name, plan or PLANS[name], seed, images, fire_one_in)
-    explorer.keep = plan is None
+    explorer = Explorer(name, plan or PLANS[name], seed, images, fire_one_in, keep=plan is None)
     logging.disable(logging.ERROR)
     try:
         with patch("z0.actors.node.Kind", cache(Kind)):  # reading a class takes a tenth of a check
