@@ -11,6 +11,10 @@ from .errors import DatabaseFailure
 class Files:
     """How files and folders are made. Every step of it is a method, so that a simulated disk can stand in for each."""
 
+    def __init__(self) -> None:
+        """No folder is known to be durable."""
+        self._durable: set[Path] = set()
+
     def create_file(self, path: Path, image: bytes) -> None:
         """Make a new file with this content, durable but for its entry in the folder.
 
@@ -52,13 +56,23 @@ class Files:
             raise DatabaseFailure(f"cannot renew {wal}: {error}") from error
 
     def make_folder(self, path: Path) -> None:
-        """Make a folder of ours and its parents, durably. Raises DatabaseFailure."""
+        """Make a folder of ours and its parents, durably. Raises DatabaseFailure.
+
+        One that is there is synced as well, once: whoever made it may not have come to that yet, or been killed.
+        """
+        if path in self._durable:
+            return
         try:
-            if path.is_dir():
-                return
-            self.make_folder(path.parent)
-            self.add_folder(path)
-            self.sync_folder(path.parent)
+            made = not path.is_dir()
+            if made:
+                self.make_folder(path.parent)
+                self.add_folder(path)
+            try:
+                self.sync_folder(path.parent)
+            except PermissionError:  # somebody else has made it for us
+                if made:
+                    raise
+            self._durable.add(path)
         except OSError as error:
             raise DatabaseFailure(f"cannot create {path}: {error}") from error
 

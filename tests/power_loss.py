@@ -200,12 +200,12 @@ class Workload:
     def kill(self) -> None:
         """Have been killed at one of the last moments."""
         moments = len(self.disk.trace)
-        kill(self.disk, self.path, self.chance.randrange(max(1, moments - 60), moments + 1))
+        kill(self.disk, self.path, self.chance.randrange(max(1, moments - self.chance.choice((60, 600))), moments + 1))
 
 
 def kill(disk: SimulatedDisk, path: Path, moment: int) -> None:
     """Let the process have been killed then: what it had asked of the disk is there, durable or not."""
     del disk.trace[moment:]
     images = {image.mode: image for image in crash_images(disk.trace, points=[moment])}
-    shutil.rmtree(path)
+    shutil.rmtree(path, ignore_errors=True)  # it was not made yet
     images.get("everything", images["nothing"]).write(path, of=path)

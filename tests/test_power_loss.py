@@ -21,12 +21,14 @@ import pytest
 from tests.power_check import Explored, explore
 from tests.power_loss import PLANS, Plan
 from tests.proofs import Proof
+from z0 import disk
 from z0.actors import catalog
 from z0.actors.alarm_index import AlarmIndex
 from z0.actors.alarms import Alarms
 from z0.actors.catalog import Catalog
 from z0.actors.database import Database
 from z0.actors.durability import FileSync
+from z0.actors.files import Files
 from z0.actors.gates import Turn
 from z0.actors.host import Host
 from z0.actors.names import Address, file_path
@@ -155,15 +157,11 @@ def test_a_registration_that_nobody_waits_for_is_found(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(("step", "what"), [("sync_folder", "lost although acknowledged"), ("sync", "no such table")])
-def test_what_is_made_and_not_synced_is_found(step: str, what: str) -> None:
-    def forget(disk: SimulatedDisk) -> None:
-        setattr(disk.files, step, lambda *_: None)
-
-    assert what in found(PLANS["creation"], spoil=forget)
+def test_what_is_made_and_not_synced_is_found(monkeypatch: pytest.MonkeyPatch, step: str, what: str) -> None:
+    monkeypatch.setattr(disk._Files, step, lambda *_: None)
+    assert what in found(PLANS["creation"])
 
 
-def test_a_wal_that_stays_in_doubt_after_a_failed_sync_is_found() -> None:
-    def forget(disk: SimulatedDisk) -> None:
-        disk.files.renew_wal = lambda path: None  # type: ignore[method-assign]
-
-    assert found(PLANS["failed commits in threads"], spoil=forget, seeds=12)
+def test_a_wal_that_stays_in_doubt_after_a_failed_sync_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Files, "renew_wal", lambda *_: None)
+    assert found(PLANS["failed commits in threads"], seeds=12)

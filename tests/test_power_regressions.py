@@ -62,7 +62,7 @@ async def is_kept(image: CrashImage, path: Path, name: str, alarm: bool) -> bool
         async with z0.Runtime(left, actors=[Log], clock=clock) as opened:
             listed = [info.name for info in await opened.list(Log)]
             await clock.advance("1 hour")
-            return name in listed and await opened.get(Log, name).count_facts(type="rang") >= alarm
+            return name in listed and await opened.get(Log, name).count_facts(type="rang" if alarm else "x") > 0
     finally:
         shutil.rmtree(left)
 
@@ -110,6 +110,24 @@ async def test_what_the_catalogue_learnt_before_a_kill_is_durable_before_it_is_b
             await crash(opened)
         for image in disk.images(points=[acknowledged], each=1):
             assert await is_kept(image, path, "a", alarm), f"{image.mode} after a kill at {moment}"
+
+
+async def test_a_folder_made_before_a_kill_is_durable_before_an_actor_in_it_is_acknowledged(
+    disk: SimulatedDisk, path: Path
+) -> None:
+    async with runtime(disk, path) as opened:
+        await opened.get(Log, "a").append("x")
+        await crash(opened)
+    whole = list(disk.trace)
+    for moment in range(1, len(whole) + 1):
+        disk.trace[:] = whole
+        kill(disk, path, moment)
+        async with runtime(disk, path) as opened:
+            await opened.get(Log, "a").append("x")
+            acknowledged = len(disk.trace)
+            await crash(opened)
+        for image in disk.images(points=[acknowledged], each=1):
+            assert await is_kept(image, path, "a", False), f"{image.mode} after a kill at {moment}"
 
 
 async def test_a_commit_of_the_catalogue_that_failed_breaks_none_after_it(disk: SimulatedDisk, path: Path) -> None:

@@ -72,10 +72,10 @@ class SimulatedDisk(apsw.VFS):
         self.volatile: set[str] = set()
         """Files that hold writes which no sync has made durable."""
         self.trace: list[Event] = []
-        self.files = _Files(self)
         self._tracing = trace
         self._fault: _Fault | None = None
         self._seen = 0
+        self.making = threading.Lock()
         self._lock = threading.Lock()
         super().__init__(self.name, "unix")
 
@@ -85,7 +85,7 @@ class SimulatedDisk(apsw.VFS):
         `options` are those of Runtime. What is in the directory already is taken to be durable.
         """
         runtime = Runtime(path, vfs=self.name, **options)
-        runtime.node.file_ops = self.files
+        runtime.node.file_ops = _Files(self)
         if self._tracing:
             self._find(Path(path).absolute())
         return runtime
@@ -160,6 +160,7 @@ class SimulatedDisk(apsw.VFS):
     def _find(self, path: Path) -> None:
         known = {event.path for event in self.trace if not isinstance(event, Mark | Found)}
         known.update(*(event.files for event in self.trace if isinstance(event, Found)))
+        known.update(event.to for event in self.trace if isinstance(event, Rename))
         files = [file for file in sorted(path.rglob("*")) if file.is_file() and not file.name.endswith("-shm")]
         found = {str(file): file.read_bytes() for file in files if str(file) not in known}
         if found:
@@ -226,6 +227,7 @@ class _Files(FileOps):
     """What z0 does to files and folders without SQLite, on the disk."""
 
     def __init__(self, disk: SimulatedDisk) -> None:
+        super().__init__()
         self._disk = disk
 
     def create(self, path: Path) -> int:
@@ -259,8 +261,11 @@ class _Files(FileOps):
 
     def add_folder(self, path: Path) -> None:
         self._ask("make folder", path)
-        super().add_folder(path)
-        self._disk.record(MakeFolder(str(path)))
+        with self._disk.making:  # of two that make it, the first one does
+            new = not path.exists()
+            super().add_folder(path)
+            if new:
+                self._disk.record(MakeFolder(str(path)))
 
     def sync_folder(self, path: Path) -> None:
         self._ask("sync folder", path)

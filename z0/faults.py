@@ -137,6 +137,7 @@ class _Seams(FileOps):
     """Stands in all seams of one node; restored when no fault is set any more."""
 
     def __init__(self, node: Node) -> None:
+        super().__init__()
         self.faults: list[Fault] = []
         self._node = node
         self._file_ops, node.file_ops = node.file_ops, self
