@@ -17,7 +17,11 @@ F = TypeVar("F", bound=Callable[..., Any])
 HOOKS = frozenset({"start", "stop", "alarm"})
 """Called by the engine, never by a message."""
 
-_SUSPENDING = frozenset({"GET_AWAITABLE", "GET_ANEXT", "SEND", "YIELD_VALUE", "BEFORE_ASYNC_WITH"})
+_SUSPENDING = frozenset(
+    dis.opmap[name]
+    for name in ("GET_AWAITABLE", "GET_ANEXT", "SEND", "YIELD_VALUE", "BEFORE_ASYNC_WITH")
+    if name in dis.opmap
+)
 
 
 class Handler(msgspec.Struct, frozen=True):
@@ -65,7 +69,7 @@ def can_suspend(function: Callable[..., Any]) -> bool:
     code = getattr(function, "__code__", None)
     if not isinstance(code, CodeType) or not code.co_flags & inspect.CO_COROUTINE:
         return True
-    return any(instruction.opname in _SUSPENDING for instruction in dis.get_instructions(code))
+    return not _SUSPENDING.isdisjoint(code.co_code[::2])  # each operation is two bytes, its code first
 
 
 def handlers_of(cls: type, base: type) -> dict[str, Handler]:
