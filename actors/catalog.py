@@ -21,7 +21,7 @@ import msgspec
 
 from .clock import datetime_of
 from .database import Database, Row, Template, Value, open_reader
-from .errors import ActorFileError, DatabaseFailure, NotADatabase, RuntimeClosed, Z0Error
+from .errors import ActorFileError, DatabaseFailure, NotADatabase, QueryError, RuntimeClosed, Z0Error
 from .files import create_file
 from .names import Address, file_path
 
@@ -129,16 +129,19 @@ class Catalog:
             create_file(path, Template(_SCHEMA).image({"schema": CATALOG_VERSION}))
         self._loop = loop
         self._on_written = written
+        self._path = path
         try:
             self._database = Database(path, vfs=vfs, sync=True)
-        except NotADatabase as error:
-            raise ActorFileError(
-                str(path), f"{error}; remove it, and it is made anew from the actors' files"
-            ) from error
-        self._check_version(path)
-        if self._database.row(_COMPLETE) is None:
-            self._rebuild(directory)
-        self._reader = open_reader(path)
+            try:
+                self._check_version(path)
+                if self._database.row(_COMPLETE) is None:
+                    self._rebuild(directory)
+                self._reader = open_reader(path, vfs)
+            except BaseException:
+                self._database.abandon()
+                raise
+        except (NotADatabase, QueryError) as error:
+            raise self._damaged(error) from error
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="z0-catalog")
         self._waiting: Batch = []
         self._running: Batch = []
@@ -147,6 +150,9 @@ class Catalog:
         self._abandoned = False
         self.writing = False
         self.commits = 0
+
+    def _damaged(self, error: Exception) -> ActorFileError:
+        return ActorFileError(str(self._path), f"{error}; remove it, and it is made anew from the actors' files")
 
     def _check_version(self, path: Path) -> None:
         row = self._database.row("SELECT value FROM z0_meta WHERE key = 'schema'")
@@ -170,11 +176,11 @@ class Catalog:
 
     def has(self, address: Address) -> bool:
         """Whether the actor is listed, durably."""
-        return bool(self._reader.rows(_HAS, *address))
+        return bool(self.rows(_HAS, *address))
 
     def was_left(self, address: Address) -> bool:
         """Whether the actor was evicted once, so that its file was complete and must be there."""
-        return any(row[0] is not None for row in self._reader.rows(_SIZE, *address))
+        return any(row[0] is not None for row in self.rows(_SIZE, *address))
 
     async def register(self, address: Address, now_us: int, active: bool) -> None:
         """List a new actor, in the active set or not; durable on return."""
@@ -187,22 +193,25 @@ class Catalog:
     async def list(self, tenant: str, namespace: str, prefix: str, after: str | None, limit: int) -> list[ActorInfo]:
         """Actors of a namespace in order of their names."""
         await self.flushed()
-        rows = self._reader.rows(_LIST, tenant, namespace, prefix, after, after, len(prefix), prefix, limit)
+        rows = self.rows(_LIST, tenant, namespace, prefix, after, after, len(prefix), prefix, limit)
         return [actor_info(row) for row in rows]
 
     async def versions(self, tenant: str, namespace: str, live: dict[str, int]) -> dict[int, int]:
         """How many actors of a namespace have had how many migrations: `live` ones now, others when they were left."""
         await self.flushed()
-        counts = Counter[int](dict(self._reader.rows(_VERSIONS, tenant, namespace)))
+        counts = Counter[int](dict(self.rows(_VERSIONS, tenant, namespace)))
         for name, version in live.items():
-            for (left,) in self._reader.rows(_VERSION, tenant, namespace, name):
+            for (left,) in self.rows(_VERSION, tenant, namespace, name):
                 counts[left] -= 1
                 counts[version] += 1
         return {version: counts[version] for version in sorted(counts) if counts[version]}
 
     def rows(self, sql: str, *bindings: Value) -> Rows:
-        """The rows of a query, of what is written."""
-        return self._reader.rows(sql, *bindings)
+        """The rows of a query, of what is written. Raises ActorFileError when it is damaged, StorageFailed."""
+        try:
+            return self._reader.rows(sql, *bindings)
+        except ActorFileError as error:
+            raise self._damaged(error) from error
 
     async def flushed(self) -> None:
         """Return when everything noted so far is written, or could not be now: it is all in the actors' files."""
@@ -216,7 +225,10 @@ class Catalog:
         self._forget_retry()
         self._reader.close()
         self._thread.shutdown(wait=True)
-        self._database.close()
+        try:
+            self._database.close()
+        except DatabaseFailure as failure:  # what was written is in its WAL, and all of it in the actors' files
+            log.warning("the catalogue was not closed cleanly: %s", failure)
 
     def abandon(self) -> None:
         """Close at once, leaving the file as a kill would."""

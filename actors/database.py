@@ -7,6 +7,7 @@ Errors come out as two kinds: `QueryError` (the statement was refused and change
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,7 +22,9 @@ from .errors import (
     DatabaseFailure,
     NotADatabase,
     QueryError,
+    StorageFailed,
     TransactionLost,
+    Z0Error,
 )
 from .wal import WalAccount
 
@@ -31,17 +34,9 @@ SQLITE_VERSION = apsw.sqlite_lib_version()
 
 _BUSY_MS = 1_000  # only foreign shells can make us wait: z0 has one connection per file
 _STATEMENT_ERRORS = (
-    apsw.SQLError,
-    apsw.AuthError,
-    apsw.MismatchError,
-    apsw.RangeError,
-    apsw.TooBigError,
-    apsw.BindingsError,
-    apsw.IncompleteExecutionError,
-    apsw.ExecutionCompleteError,
-    apsw.CursorClosedError,
-)
-
+    apsw.SQLError, apsw.AuthError, apsw.MismatchError, apsw.RangeError, apsw.TooBigError, apsw.BindingsError,
+    apsw.IncompleteExecutionError, apsw.ExecutionCompleteError, apsw.CursorClosedError,
+)  # fmt: skip
 
 RawError = apsw.Error
 """What `Database.execute` raises; see `explain`."""
@@ -49,7 +44,6 @@ RawError = apsw.Error
 
 def explain(error: Exception) -> Exception:
     """An error of SQLite as the rest of the house knows it: QueryError, ConstraintFailed or DatabaseFailure."""
-    text = f"{type(error).__name__.removesuffix('Error')}: {error}"
     if isinstance(error, (UnicodeError, OverflowError)):
         return QueryError(f"SQLite cannot hold or give back this value: {error}")
     if not isinstance(error, apsw.Error):
@@ -58,9 +52,13 @@ def explain(error: Exception) -> Exception:
         return ConstraintFailed(str(error))
     if isinstance(error, _STATEMENT_ERRORS):
         return QueryError(guard.plainer(str(error)))
-    if isinstance(error, (apsw.NotADBError, apsw.CorruptError)):
-        return NotADatabase(text)
-    return DatabaseFailure(text)
+    return _failure(error)
+
+
+def _failure(error: apsw.Error, action: str = "") -> DatabaseFailure:
+    """The file, or the connection, cannot be trusted any more; what was being done."""
+    kind = NotADatabase if isinstance(error, (apsw.NotADBError, apsw.CorruptError)) else DatabaseFailure
+    return kind(f"{action}{type(error).__name__.removesuffix('Error')}: {error}")
 
 
 class Database(WalAccount):
@@ -77,7 +75,7 @@ class Database(WalAccount):
         try:
             connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE, vfs=vfs)
         except apsw.Error as error:
-            raise DatabaseFailure(f"cannot open {path}: {error}") from error
+            raise _failure(error, "open: ") from error
         self._connection = connection
         try:
             self._profile(connection, sync)
@@ -85,8 +83,8 @@ class Database(WalAccount):
             self.execute = self._cursor.execute
             """Run a statement of ours without further ado; raises RawError."""
         except apsw.Error as error:
-            connection.close(True)
-            raise explain(error) from error
+            self.abandon()
+            raise _failure(error, "open: ") from error
 
     def _profile(self, connection: apsw.Connection, sync: bool) -> None:
         connection.set_busy_timeout(_BUSY_MS)
@@ -99,17 +97,11 @@ class Database(WalAccount):
 
     def begin(self) -> None:
         """Start a write transaction."""
-        try:
-            self.execute("BEGIN IMMEDIATE")
-        except apsw.Error as error:
-            raise DatabaseFailure(f"BEGIN: {error}") from error
+        self._run("BEGIN IMMEDIATE")
 
     def commit(self) -> None:
         """Commit; durable on return when opened with `sync`. Raises DatabaseFailure: the outcome is unknown."""
-        try:
-            self.execute("COMMIT")
-        except apsw.Error as error:
-            raise DatabaseFailure(f"COMMIT: {type(error).__name__}: {error}") from error
+        self._run("COMMIT")
 
     def rollback(self) -> None:
         """Take the open transaction back, if there is one."""
@@ -133,7 +125,7 @@ class Database(WalAccount):
         try:
             self.execute(sql)
         except apsw.Error as error:
-            raise DatabaseFailure(f"{sql}: {error}") from error
+            raise _failure(error, f"{sql}: ") from error
 
     # Statements of ours: constant text, so that they stay in the statement cache
 
@@ -256,7 +248,7 @@ class Database(WalAccount):
             pages, copied = self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
             self._connection.release_memory()
         except apsw.Error as error:
-            raise DatabaseFailure(f"checkpoint: {error}") from error
+            raise _failure(error, "checkpoint: ") from error
         return self._counted(pages, copied, pages_max)
 
     def checkpoint(self, *, wait: bool = False) -> bool:
@@ -273,7 +265,7 @@ class Database(WalAccount):
             self._hindered()
             return False
         except apsw.Error as error:
-            raise DatabaseFailure(f"checkpoint: {error}") from error
+            raise _failure(error, "checkpoint: ") from error
         finally:
             self._connection.set_busy_timeout(_BUSY_MS)
         return self._checkpointed(pages, copied)
@@ -281,6 +273,12 @@ class Database(WalAccount):
     def relax(self, relaxed: bool = True) -> None:
         """From here on a COMMIT need not wait for the device (for what can be rebuilt), or must."""
         self._run(f"PRAGMA synchronous={'NORMAL' if relaxed else 'FULL'}")
+
+    def examine(self) -> None:
+        """Have SQLite look at every page. Raises NotADatabase for what is not as it should be."""
+        (verdict,) = self.rows("PRAGMA quick_check(1)")[0]
+        if verdict != "ok":
+            raise NotADatabase(str(verdict))
 
     def size(self) -> int:
         """Bytes of the database, free pages apart."""
@@ -295,7 +293,7 @@ class Database(WalAccount):
             self._connection.close()
         except apsw.Error as error:
             self.abandon()
-            raise DatabaseFailure(f"close: {error}") from error
+            raise _failure(error, "close: ") from error
 
     def abandon(self) -> None:
         """Close without a checkpoint, whatever the state: what was committed stays in the WAL."""
@@ -348,8 +346,8 @@ class Template:
 class Reader:
     """A read-only connection to a file that somebody else may own; never disturbs the owner."""
 
-    def __init__(self, path: Path) -> None:
-        """Open `path`. Raises ActorFileError when it is missing or no SQLite database."""
+    def __init__(self, path: Path, vfs: str | None = None) -> None:
+        """Open `path`. Raises ActorFileError when it is missing or no SQLite database, StorageFailed."""
         if not path.is_file():
             raise ActorFileError(str(path), "no such file")
         # A copied file needs no -shm; a live one has a -wal that must not be ignored.
@@ -357,19 +355,27 @@ class Reader:
         uri = f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if alone else ''}"
         self._path = path
         try:
-            self._connection = apsw.Connection(uri, flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
+            self._connection = apsw.Connection(uri, apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI, vfs)
+        except apsw.Error as error:
+            raise self._unreadable(f"not a readable SQLite database ({error})", error) from error
+        try:
             self._connection.set_busy_timeout(_BUSY_MS)
             self._connection.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
             self._connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()
         except apsw.Error as error:
-            raise ActorFileError(str(path), f"not a readable SQLite database ({error})") from error
+            self.close()
+            raise self._unreadable(f"not a readable SQLite database ({error})", error) from error
 
     def iter(self, sql: str, *bindings: Value) -> Iterator[Row]:
-        """The rows of a statement, one by one. Raises ActorFileError when the file is damaged."""
+        """The rows of a statement, one by one. Raises ActorFileError for a damaged file, StorageFailed."""
         try:
             yield from self._connection.execute(sql, bindings)
         except (apsw.Error, UnicodeDecodeError) as error:
-            raise ActorFileError(str(self._path), str(error)) from error
+            raise self._unreadable(str(error), error) from error
+
+    def _unreadable(self, reason: str, error: Exception) -> Z0Error:
+        kind = StorageFailed if isinstance(error, (apsw.IOError, apsw.FullError)) else ActorFileError
+        return kind(str(self._path), reason)
 
     def rows(self, sql: str, *bindings: Value) -> list[Row]:
         """All rows of a statement."""
@@ -381,17 +387,14 @@ class Reader:
 
     def close(self) -> None:
         """Close."""
-        self._connection.close(True)
+        with suppress(apsw.Error):  # nothing was written
+            self._connection.close(True)
 
     def __enter__(self) -> Self:
-        """Itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close."""
         self.close()
 
 
-def open_reader(path: Path) -> Reader:
-    """A read-only connection to an actor's file or a catalogue, live or copied. Raises ActorFileError."""
-    return Reader(path)
+open_reader = Reader

@@ -3,9 +3,25 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
-from .errors import DatabaseFailure
+from .errors import ActorFileError, DatabaseFailure
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is a file. Raises ActorFileError for a folder, a link or a device, DatabaseFailure."""
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise DatabaseFailure(f"cannot look at {path}: {error}") from error
+    if not stat.S_ISREG(mode):
+        raise ActorFileError(
+            str(path), "is not a regular file (but a folder, a link or a device); put one in its place"
+        )
+    return True
 
 
 def create_file(path: Path, image: bytes) -> None:

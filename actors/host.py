@@ -22,7 +22,7 @@ from .clock import perf_ns
 from .codec import ATOMS, share
 from .database import Database
 from .delivery import Delivery
-from .errors import Aborted, ActorReset, CommitUnknown, DatabaseFailure, LimitExceeded, QueryError
+from .errors import Aborted, ActorReset, CommitUnknown, LimitExceeded, QueryError
 from .gates import InputGate, Turn
 from .handlers import Handler
 from .mailbox import Mailbox
@@ -290,10 +290,13 @@ class Host:
         node.calls += 1
         return not node.calls % _CALLS_MAX
 
+    def _distrust(self, failure: BaseException) -> None:
+        self.node.quarantine.failed(self.address, self.database.path, failure)
+
     def commit_failed(self, failure: BaseException) -> CommitUnknown:
         """Fail-stop after an error out of COMMIT: what it was to store may be there or not."""
         self.node.metrics.commit_failures += 1
-        self.node.suspect.add(self.address)
+        self._distrust(failure)
         self.reset(f"COMMIT failed: {failure}")
         return CommitUnknown(str(self.address), str(failure))
 
@@ -323,9 +326,9 @@ class Host:
 
     # The end
 
-    def storage_failed(self, failure: DatabaseFailure) -> ActorReset:
+    def storage_failed(self, failure: BaseException) -> ActorReset:
         """Fail-stop: nothing that this incarnation holds may be believed any more."""
-        self.node.suspect.add(self.address)
+        self._distrust(failure)
         self.reset(f"storage failed: {failure}")
         return self.reset_error()
 

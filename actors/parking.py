@@ -107,7 +107,7 @@ class Parking:
 
         def done(error: BaseException | None) -> None:
             if error is not None:
-                host.storage_failed(DatabaseFailure(str(error)))
+                host.storage_failed(error)
             else:
                 host.node.metrics.checkpoints += 1
 
@@ -155,7 +155,7 @@ class Parking:
 
         def done(error: BaseException | None) -> None:
             if error is not None:
-                host.storage_failed(DatabaseFailure(f"sync: {error}"))
+                host.storage_failed(error)
 
         self.run(host.database.sync, done)
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from hashlib import blake2b
 from typing import Any, Unpack, cast
 
+from msgspec import MsgspecError
 from msgspec.structs import astuple
 
 from z0.actors.clock import Clock
@@ -130,7 +130,7 @@ class Ledger:
         row = rows[0]
         if row[17] == new.text and content(row) == content_of(new):  # as a rule to the letter
             return make_fact(f"{self._prefix}{row[0]}", *row[:17], new.data, row[18])
-        fact = fact_of(self._prefix, row)
+        fact = self._fact(row)
         differs = [name for name in CONTENT if getattr(fact, name) != getattr(new, name)]
         if not same_json(fact.data, new.data):
             differs.append("data")
@@ -237,7 +237,7 @@ class Ledger:
                 return None
             seq_or_id = int(tail)
         row = self._writes.row(_BY_SEQ, seq_or_id) if 0 < seq_or_id <= INT64_MAX else None
-        return None if row is None else fact_of(self._prefix, row)
+        return None if row is None else self._fact(row)
 
     def count(self, **filters: Unpack[Filters]) -> int:
         """How many facts pass all filters. Raises InvalidQuery."""
@@ -373,7 +373,13 @@ class Ledger:
     # Database
 
     def _facts(self, sql: str, *bindings: Any) -> Iterator[Fact]:
-        return map(partial(fact_of, self._prefix), self._rows(sql, *bindings))
+        return map(self._fact, self._rows(sql, *bindings))
+
+    def _fact(self, row: Row) -> Fact:
+        try:
+            return fact_of(self._prefix, row)
+        except MsgspecError as error:
+            raise LedgerCorrupt(self._entity, row[0], f"holds data that is not JSON ({error})") from error
 
     def _rows(self, sql: str, *bindings: Any) -> list[Row]:
         return self._writes.rows(sql, *bindings)

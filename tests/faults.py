@@ -6,20 +6,30 @@
             disk.fail("write", forever=True)
             disk.heal()
 
-Only actors' files fail: the catalogue has a life of its own. Calls come from several threads.
+Only actors' files fail, unless a suffix names others: the catalogue has a life of its own. What z0 does to files
+without SQLite fails as well. Calls come from several threads.
 """
 
 from __future__ import annotations
 
+import errno
 import itertools
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import apsw
 
-Kind = Literal["open", "read", "write", "sync", "truncate", "delete", "size"]
+import z0
+from z0.actors import files
+
+Kind = Literal[
+    "open", "read", "short read", "size", "write", "truncate", "sync", "delete", "create", "rename", "sync folder"
+]
+Error = Literal["io", "full"]
 
 _numbers = itertools.count()
 
@@ -39,7 +49,7 @@ class Fault(NamedTuple):
     at: int
     forever: bool
     suffix: str
-    error: type[Exception]
+    error: Error
 
 
 class Disk(apsw.VFS):
@@ -62,7 +72,7 @@ class Disk(apsw.VFS):
         *,
         forever: bool = False,
         suffix: str = "",
-        error: type[Exception] = apsw.IOError,
+        error: Error = "io",
     ) -> None:
         """Have a coming call fail. Replaces what was to fail before."""
         with self._lock:
@@ -74,6 +84,10 @@ class Disk(apsw.VFS):
         with self._lock:
             self._fault = None
 
+    def runtime(self, path: str | os.PathLike[str], **options: Any) -> z0.Runtime:
+        """A runtime whose files are on this disk."""
+        return z0.Runtime(path, vfs=self.name, **options)
+
     @property
     def failures(self) -> list[Call]:
         """The calls that failed so far."""
@@ -83,26 +97,33 @@ class Disk(apsw.VFS):
     def calls(self, kind: Kind, file: str = "") -> int:
         """How many calls of a kind there were for files whose path ends so."""
         with self._lock:
-            return sum(call.kind == kind and call.file.endswith(file) for call in self.log)
+            return sum(
+                call.kind == kind and call.file.endswith(file) and _counts(call.file, file and _main(file))
+                for call in self.log
+            )
 
-    def asked(self, kind: Kind, file: str) -> None:
-        """Note a call, and fail it when it is due."""
-        if not _of_an_actor(file):
-            return
+    def strikes(self, kind: Kind, file: str) -> Error | None:
+        """Note a call; how it fails, if it does."""
         with self._lock:
             fault = self._fault
-            due = False
-            if fault is not None and fault.kind == kind and _main(file).endswith(fault.suffix):
+            failing: Error | None = None
+            if fault is not None and fault.kind == kind and _counts(file, fault.suffix):
                 self._seen += 1
-                due = self._seen == fault.at or (fault.forever and self._seen > fault.at)
-            self.log.append(Call(kind, file, due))
-            if due:
-                assert fault is not None
-                raise fault.error("injected")
-            if kind == "write":
+                if self._seen == fault.at or (fault.forever and self._seen > fault.at):
+                    failing = fault.error
+            self.log.append(Call(kind, file, failing is not None))
+            if failing is None and kind == "write":
                 self.volatile.add(file)
-            elif kind == "sync":
+            elif failing is None and kind == "sync":
                 self.volatile.discard(file)
+            return failing
+
+    def asked(self, kind: Kind, file: str) -> None:
+        """Note a call of SQLite, and fail it when it is due."""
+        failing = self.strikes(kind, file)
+        if failing is not None:
+            other = apsw.CantOpenError if kind == "open" else apsw.IOError
+            raise (apsw.FullError if failing == "full" else other)("injected")
 
     def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> _File:
         return _File(self, name, flags)
@@ -124,7 +145,8 @@ class _File(apsw.VFSFile):
 
     def xRead(self, amount: int, offset: int) -> bytes:
         self._disk.asked("read", self._path)
-        return super().xRead(amount, offset)
+        content = super().xRead(amount, offset)
+        return content[: amount // 2] if self._disk.strikes("short read", self._path) else content
 
     def xWrite(self, data: Any, offset: int) -> None:
         self._disk.asked("write", self._path)
@@ -142,20 +164,57 @@ class _File(apsw.VFSFile):
         return super().xFileSize()
 
 
+class _Os:
+    """The module `os` as z0.actors.files sees it."""
+
+    def __init__(self, disk: Disk) -> None:
+        self._disk = disk
+        self._paths: dict[int, str] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(os, name)
+
+    def _ask(self, kind: Kind, path: object) -> None:
+        failing = self._disk.strikes(kind, str(path))
+        if failing is not None:
+            raise OSError(errno.ENOSPC if failing == "full" else errno.EIO, "injected", str(path))
+
+    def open(self, path: Path, flags: int, *mode: int) -> int:
+        if not flags & os.O_DIRECTORY:
+            self._ask("create", path)
+        descriptor = os.open(path, flags, *mode)
+        self._paths[descriptor] = str(path)
+        return descriptor
+
+    def write(self, descriptor: int, content: Any) -> int:
+        self._ask("write", self._paths[descriptor])
+        return os.write(descriptor, content)
+
+    def fsync(self, descriptor: int) -> None:
+        self._ask("sync folder" if os.path.isdir(self._paths[descriptor]) else "sync", self._paths[descriptor])
+
+    def rename(self, path: Path, to: Path) -> None:
+        self._ask("rename", to)
+        os.rename(path, to)
+
+
 def _main(file: str) -> str:
-    """The database that a -wal or a -journal belongs to."""
-    return file.removesuffix("-wal").removesuffix("-journal")
+    """The database that a -wal, a -journal or a file in the making belongs to."""
+    return file.removesuffix("-wal").removesuffix("-journal").removesuffix(".new")
 
 
-def _of_an_actor(file: str) -> bool:
-    return _main(file).endswith(".sqlite") and not _main(file).endswith("/catalog.sqlite")
+def _counts(file: str, suffix: str) -> bool:
+    main = _main(file)
+    return main.endswith(suffix) if suffix else os.path.basename(main) != "catalog.sqlite"
 
 
 @contextmanager
 def faulty_disk() -> Iterator[Disk]:
     """A disk that works until it is told to fail; SQLite forgets it afterwards."""
     disk = Disk()
+    vars(files)["os"] = _Os(disk)
     try:
         yield disk
     finally:
+        vars(files)["os"] = os
         disk.unregister()
