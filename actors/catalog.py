@@ -58,7 +58,8 @@ _UPDATE = f"UPDATE actors SET size = ?, facts = ?, version = ?, last_use = ? {_W
 _VERSIONS = "SELECT ifnull(version, 0), count(*) FROM actors WHERE tenant = ? AND namespace = ? GROUP BY 1"
 _VERSION = f"SELECT ifnull(version, 0) FROM actors {_WHOSE}"
 _HAS = "SELECT 1 FROM actors WHERE tenant = ? AND namespace = ? AND name = ?"
-_SIZE = "SELECT size FROM actors WHERE tenant = ? AND namespace = ? AND name = ?"
+_STORED = f"UPDATE actors SET version = ifnull(version, 0) {_WHOSE}"
+_HAS_STORED = f"{_HAS} AND (size IS NOT NULL OR version IS NOT NULL)"
 _LIST = (
     "SELECT tenant, namespace, name, path, size, facts, next_alarm, last_use, version FROM actors"
     " WHERE tenant = ? AND namespace = ? AND name >= ? AND (? IS NULL OR name > ?)"
@@ -171,6 +172,7 @@ class Catalog:
         self._database.begin()
         for address, next_alarm in addresses_on_disk(directory):
             self._database.write(_REGISTER, (*address, str(file_path(*address)), None, 0, next_alarm))
+            self._database.write(_STORED, address)
         self._database.write("INSERT INTO z0_meta VALUES('complete', 1)", ())
         self._database.commit()
 
@@ -178,9 +180,13 @@ class Catalog:
         """Whether the actor is listed, durably."""
         return bool(self.rows(_HAS, *address))
 
-    def was_left(self, address: Address) -> bool:
-        """Whether the actor was evicted once, so that its file was complete and must be there."""
-        return any(row[0] is not None for row in self.rows(_SIZE, *address))
+    def has_stored(self, address: Address) -> bool:
+        """Whether the actor has committed something, so that its file must be there."""
+        return bool(self.rows(_HAS_STORED, *address))
+
+    def stored(self, address: Address) -> None:
+        """Note that a new actor has committed something; written soon."""
+        self.note(_STORED, address)
 
     async def register(self, address: Address, now_us: int, active: bool) -> None:
         """List a new actor, in the active set or not; durable on return."""
@@ -194,7 +200,10 @@ class Catalog:
         """Actors of a namespace in order of their names."""
         await self.flushed()
         rows = self.rows(_LIST, tenant, namespace, prefix, after, after, len(prefix), prefix, limit)
-        return [actor_info(row) for row in rows]
+        try:
+            return [actor_info(row) for row in rows]
+        except (TypeError, ValueError, OverflowError) as error:
+            raise self._damaged(error) from error
 
     async def versions(self, tenant: str, namespace: str, live: dict[str, int]) -> dict[int, int]:
         """How many actors of a namespace have had how many migrations: `live` ones now, others when they were left."""
@@ -328,10 +337,12 @@ def addresses_on_disk(directory: Path) -> Iterator[tuple[Address, int | None]]:
     for path in _actor_files(directory):
         try:
             with open_reader(path) as reader:
-                meta: dict[str, str] = dict(reader.rows("SELECT key, value FROM z0_meta"))
+                meta: dict[str, object] = dict(reader.rows("SELECT key, value FROM z0_meta"))
                 next_alarm = reader.rows("SELECT min(due) FROM z0_alarms")[0][0]
-            yield Address(meta["tenant"], meta["namespace"], meta["name"]), next_alarm
-        except (ActorFileError, KeyError) as error:
+            whose = (meta["tenant"], meta["namespace"], meta["name"], next_alarm)
+            *address, due = msgspec.convert(whose, tuple[str, str, str, int | None])
+            yield Address(*address), due
+        except (ActorFileError, KeyError, msgspec.ValidationError) as error:
             log.warning("%s is left out of the catalogue: %r", path, error)
 
 

@@ -57,9 +57,9 @@ class Host:
     """One live actor: its object, its file, its gates and its mailbox."""
 
     __slots__ = (
-        "actor", "address", "alarms", "background", "call", "caller", "closed", "database", "delivery", "gate", "kind",
-        "led", "mailbox", "node", "outbox", "parking", "placed", "ready", "reason", "running", "running_keys", "state",
-        "storage", "streak", "turn", "unindexed", "used", "version", "writes",
+        "actor", "address", "alarms", "background", "call", "caller", "closed", "created", "database", "delivery",
+        "gate", "kind", "led", "mailbox", "node", "outbox", "parking", "placed", "ready", "reason", "running",
+        "running_keys", "state", "storage", "streak", "turn", "unindexed", "used", "version", "writes",
     )  # fmt: skip
 
     def __init__(self, node: Node, kind: Kind, address: Address) -> None:
@@ -88,6 +88,7 @@ class Host:
         self.version = 0  # migrations that the file has had
         self.reason = ""
         self.placed = False  # has a place among the open files
+        self.created = False  # has a new file, and the catalogue does not know yet whether anything is in it
         self.closed = node.loop.create_future()
         self.actor: Any = None
         self.database: Database

@@ -7,7 +7,6 @@ import logging
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import cast
 
 from .alarm_index import ACTIVE
 from .call import CURRENT, Activity, Call
@@ -26,7 +25,7 @@ from .host import Host, State
 from .migrations import bring_up
 from .names import file_path
 from .retention import purging
-from .schema import SCHEMA_VERSION, UPGRADES
+from .schema import SCHEMA_OBJECTS, SCHEMA_VERSION, UPGRADES, stranger
 from .segments import Segments
 from .within import within
 
@@ -70,9 +69,10 @@ async def open_later(host: Host) -> None:
         await node.room.wait(host)
         path = _path(host)
         if not is_there(path):
-            if node.catalog.was_left(host.address):
+            if node.catalog.has_stored(host.address):
                 raise ActorFileError(str(path), "the actor's file is gone; put a backup in its place")
             await node.threads.call(partial(_create, path, _image(host)))
+            host.created = True
         if not _is_listed(host):
             active = host.kind.alarm is not None
             await node.catalog.register(host.address, node.clock.now_us(), active)
@@ -178,19 +178,25 @@ def _make_trusted(host: Host, database: Database, damaged: bool) -> None:
 
 
 def _identified(host: Host, database: Database) -> dict[str, object]:
-    """The file's meta data, after making sure that it is this actor's file."""
+    """The file's meta data, after making sure that it is this actor's file, with nothing in it that could run."""
+    found = stranger(database.rows(SCHEMA_OBJECTS), host.kind.triggers)
+    if found is not None:
+        raise NotADatabase(f"{found} in it was not made by z0")
     try:
         meta: dict[str, object] = dict(database.rows("SELECT key, value FROM z0_meta"))
     except QueryError as error:
         raise NotADatabase(f"not a file of z0 ({error})") from error
-    if meta.get("schema") in UPGRADES:
-        meta["schema"] = _upgrade(database, cast(int, meta["schema"]))
-    if meta.get("schema") != SCHEMA_VERSION:
-        reason = f"schema version {meta.get('schema')}, but this z0 knows {SCHEMA_VERSION}; use a newer z0"
+    schema = meta.get("schema")
+    if schema in UPGRADES:
+        meta["schema"] = schema = _upgrade(database, schema)
+    if schema != SCHEMA_VERSION:
+        if not isinstance(schema, int) or schema < SCHEMA_VERSION:
+            raise NotADatabase(f"its schema version is {schema!r}, which is none of z0's")
+        reason = f"schema version {schema}, but this z0 knows {SCHEMA_VERSION}; use a newer z0"
         raise ActorFileError(str(database.path), reason)
-    found = (meta.get("tenant"), meta.get("namespace"), meta.get("name"))
-    if found != tuple(host.address):
-        raise NotADatabase(f"the file of {found}, not of {tuple(host.address)}; was it moved?")
+    whose = (meta.get("tenant"), meta.get("namespace"), meta.get("name"))
+    if whose != tuple(host.address):
+        raise NotADatabase(f"the file of {whose}, not of {tuple(host.address)}; was it moved?")
     return meta
 
 

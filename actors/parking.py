@@ -90,6 +90,9 @@ class Parking:
         host = self._host
         if host.dead or host.gate.parked or host.turn is not None:
             return
+        if host.created:
+            host.created = False
+            host.node.catalog.stored(host.address)
         try:
             due = host.database.checkpoint_due(host.node.limits.checkpoint_pages)
         except DatabaseFailure as failure:

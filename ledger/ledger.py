@@ -18,7 +18,7 @@ from msgspec.structs import astuple
 from z0.actors.clock import Clock
 from z0.actors.codec import same_json
 from z0.actors.database import Row
-from z0.actors.errors import CommitUnknown, ConstraintFailed, IdempotencyConflict, QueryError
+from z0.actors.errors import ActorReset, CommitUnknown, ConstraintFailed, IdempotencyConflict, NotADatabase, QueryError
 from z0.actors.names import Address
 from z0.actors.writes import Writes
 
@@ -87,10 +87,18 @@ class Ledger:
         self.broken: dict[str, ProjectionError] = {}
         self._states: dict[str, Projection] = {}
         self._snapshot_seq: dict[str, int] = {}
-        row = writes.database.row(_HEAD)
-        self.saved: Saved = cast(Saved, row) if row else (0, chain.genesis(*address), 0)
+        self.saved = self._read_head(address)
         self._open_projections()
         writes.memory = self
+
+    def _read_head(self, address: Address) -> Saved:
+        row = self._writes.database.row(_HEAD)
+        if row is None:
+            return 0, chain.genesis(*address), 0
+        seq, hash, timestamp = row
+        if not (isinstance(hash, bytes) and isinstance(timestamp, int)):
+            raise LedgerCorrupt(self._entity, seq, "has no hash, or no time")
+        return seq, hash, timestamp
 
     @property
     def head(self) -> int:
@@ -275,6 +283,11 @@ class Ledger:
             except QueryError:  # a text that is none; which one?
                 end = seq + 1
                 rows = self._readable_row(end)
+            except ActorReset as reset:
+                if not isinstance(reset.__cause__, NotADatabase):
+                    raise
+                reason = f"or one after it cannot be read ({reset.__cause__})"
+                raise LedgerCorrupt(self._entity, seq + 1, reason) from reset
             seq, head = chain.follow(rows, head, self._entity, seq)
             if seq != end:
                 raise LedgerCorrupt(self._entity, seq + 1, "is missing")
@@ -378,7 +391,7 @@ class Ledger:
     def _fact(self, row: Row) -> Fact:
         try:
             return fact_of(self._prefix, row)
-        except MsgspecError as error:
+        except (MsgspecError, TypeError) as error:
             raise LedgerCorrupt(self._entity, row[0], f"holds data that is not JSON ({error})") from error
 
     def _rows(self, sql: str, *bindings: Any) -> list[Row]:

@@ -65,10 +65,10 @@ class ProjectionType:
 
     def restore(self, snapshot: Snapshot | None, head: int) -> tuple[Projection, int]:
         """The state of a snapshot that still holds, and its seq; else an empty one, and 0."""
-        if snapshot is not None and snapshot.version == self.cls.version and snapshot.seq <= head:
+        if snapshot is not None and snapshot.version == self.cls.version and snapshot.seq in range(head + 1):
             try:
                 return self._decode(snapshot.state), snapshot.seq
-            except msgspec.MsgspecError:  # the class changed without its version: never authoritative, so rebuilt
+            except (msgspec.MsgspecError, TypeError):  # damaged, or of a class that changed without its version
                 return self.cls(), 0
         return self.cls(), 0
 

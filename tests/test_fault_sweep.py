@@ -39,7 +39,7 @@ KINDS: tuple[tuple[Kind, Error], ...] = (
     ("rename", "io"),
     ("sync folder", "io"),
 )
-FILES = ("/a.sqlite", "/catalog.sqlite")
+FILES = ("/a.sqlite", "/b.sqlite", "/catalog.sqlite")
 REFUSED = (z0.ActorReset, z0.ActorFileError)
 FACT = re.compile("[almtof][0-9]*")
 SECONDS = 30

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -20,6 +20,8 @@ from z0.actors.database import Reader, open_reader
 from z0.actors.errors import ActorFileError
 from z0.actors.names import DEFAULT_TENANT, Address, file_path
 from z0.ledger.fact import COLUMNS, INT64_MAX, Fact, fact_of, id_prefix
+
+T = TypeVar("T", bound=msgspec.Struct)
 
 PAGE = 1_000
 KEYS_SHOWN = 100
@@ -129,7 +131,7 @@ def actors(
         columns = _columns(reader, "actors")
         sql = _ACTORS.format(version="version" if "version" in columns else "NULL")  # a catalogue of the first schema
         rows = reader.rows(sql, tenant, tenant, namespace, namespace, len(prefix), prefix, most)
-    return [_fresh(data, Summary(*row)) for row in rows]
+    return [_fresh(data, summary) for summary in _as(data / CATALOG_FILE, Summary, rows)]
 
 
 _ACTORS = (
@@ -145,7 +147,7 @@ def _fresh(data: Path, summary: Summary) -> Summary:
     if summary.size is not None or not file.is_file():
         return summary
     with open_reader(file) as reader:
-        return msgspec.structs.replace(summary, size=file.stat().st_size, facts=_head(reader)[0])
+        return msgspec.structs.replace(summary, size=file.stat().st_size, facts=_head(file, reader)[0])
 
 
 def find(path: Path, actor: str | None, tenant: str = DEFAULT_TENANT) -> Path:
@@ -170,8 +172,9 @@ def moment(file: Path) -> Iterator[tuple[Reader, Address, int]]:
         if reader.has_table("z0_meta"):
             meta.update(reader.rows("SELECT key, value FROM z0_meta"))
         try:
-            address = Address(meta["tenant"], meta["namespace"], meta["name"])
-        except KeyError:
+            whose = (meta["tenant"], meta["namespace"], meta["name"])
+            address = Address(*msgspec.convert(whose, tuple[str, str, str]))
+        except (KeyError, msgspec.ValidationError):
             raise ActorFileError(str(file), "is a SQLite database, but no actor's file") from None
         yield reader, address, meta.get("schema", 0)
 
@@ -179,7 +182,7 @@ def moment(file: Path) -> Iterator[tuple[Reader, Address, int]]:
 def show(file: Path) -> Details:
     """Everything about one actor but its facts and values."""
     with moment(file) as (reader, address, schema):
-        facts, head = _head(reader)
+        facts, head = _head(file, reader)
         wal = file.with_name(f"{file.name}-wal")
         return Details(
             **address._asdict(),
@@ -192,10 +195,10 @@ def show(file: Path) -> Details:
             first_fact=_timestamp(reader, 1) if facts else None,
             last_fact=_timestamp(reader, facts) if facts else None,
             keys=reader.rows("SELECT count(*) FROM z0_kv")[0][0],
-            first_keys=[Key(*row) for row in reader.rows(_KEYS, KEYS_SHOWN)],
+            first_keys=_as(file, Key, reader.rows(_KEYS, KEYS_SHOWN)),
             tables=_tables(reader),
-            alarms=_alarms(reader),
-            outcomes=_outcomes(reader),
+            alarms=_alarms(file, reader),
+            outcomes=_outcomes(file, reader),
             snapshots=_snapshots(file, reader),
         )
 
@@ -217,24 +220,40 @@ _USER_TABLES = (
 )
 
 
-def _head(reader: Reader) -> tuple[int | None, str | None]:
+def _as(file: Path, kind: type[T], rows: list[tuple[Any, ...]]) -> list[T]:
+    """Rows as what they stand for, fields in order. Raises ActorFileError for values of other types."""
+    names = msgspec.structs.fields(kind)
+    try:
+        return [
+            msgspec.convert({field.name: value for field, value in zip(names, row, strict=True)}, kind) for row in rows
+        ]
+    except msgspec.ValidationError as error:
+        raise ActorFileError(str(file), f"a {kind.__name__.lower()} is damaged ({error})") from None
+
+
+def _head(file: Path, reader: Reader) -> tuple[int | None, str | None]:
     """How many facts the ledger has, and the last one's hash; (None, None) without a ledger."""
     if not reader.has_table("facts"):
         return None, None
     rows = reader.rows("SELECT seq, hash FROM facts ORDER BY seq DESC LIMIT 1")
-    return (rows[0][0], rows[0][1].hex()) if rows else (0, None)
+    if not rows:
+        return 0, None
+    seq, hash = rows[0]
+    if not isinstance(hash, bytes):
+        raise ActorFileError(str(file), f"fact {seq} has no hash")
+    return seq, hash.hex()
 
 
-def _alarms(reader: Reader) -> list[Alarm]:
+def _alarms(file: Path, reader: Reader) -> list[Alarm]:
     recurs = "recurs" if "recurs" in _columns(reader, "z0_alarms") else "NULL"  # a file of the first schema
     sql = _ALARMS.format(recurs=recurs)
-    return [Alarm(*row) for row in reader.rows(sql)]
+    return _as(file, Alarm, reader.rows(sql))
 
 
-def _outcomes(reader: Reader) -> list[Outcome]:
+def _outcomes(file: Path, reader: Reader) -> list[Outcome]:
     if not reader.has_table("z0_alarm_outcomes"):
         return []
-    return [Outcome(*row) for row in reader.rows(_OUTCOMES, KEYS_SHOWN)]
+    return _as(file, Outcome, reader.rows(_OUTCOMES, KEYS_SHOWN))
 
 
 def wakeups(
@@ -247,7 +266,7 @@ def wakeups(
         most = -1 if limit is None else limit
         active = "active" if "active" in _columns(reader, "actors") else "0"
         rows = reader.rows(_WAKEUPS.format(active=active), tenant, tenant, namespace, namespace, most)
-    return [Wakeup(tenant, namespace, name, due, bool(active)) for tenant, namespace, name, due, active in rows]
+    return _as(data / CATALOG_FILE, Wakeup, [(*row, bool(active)) for *row, active in rows])
 
 
 def _columns(reader: Reader, table: str) -> set[str]:
@@ -271,8 +290,8 @@ def _snapshots(file: Path, reader: Reader) -> list[Snapshot]:
         return []
     rows = reader.rows(_SNAPSHOTS)
     try:
-        return [Snapshot(name, version, seq, decode(state)) for name, version, seq, state in rows]
-    except msgspec.MsgspecError as error:
+        return _as(file, Snapshot, [(*row, decode(state)) for *row, state in rows])
+    except (msgspec.MsgspecError, TypeError) as error:
         raise ActorFileError(str(file), f"a projection's snapshot is damaged ({error})") from None
 
 
@@ -299,9 +318,10 @@ FACTS = f"SELECT {', '.join(COLUMNS)} FROM facts"
 
 def _fact(file: Path, address: Address, row: tuple[Any, ...]) -> Fact:
     try:
-        return fact_of(id_prefix(address.namespace, address.name), row)
-    except msgspec.MsgspecError as error:
-        raise ActorFileError(str(file), f"the data of fact {row[0]} is damaged ({error})") from None
+        fact = fact_of(id_prefix(address.namespace, address.name), row)
+        return msgspec.convert(msgspec.structs.asdict(fact), Fact, builtin_types=(bytes,))
+    except (msgspec.MsgspecError, TypeError) as error:
+        raise ActorFileError(str(file), f"fact {row[0]} is damaged ({error})") from None
 
 
 def plain(fact: Fact) -> dict[str, Any]:
