@@ -22,7 +22,7 @@ import msgspec
 from .clock import datetime_of
 from .database import Database, Row, Template, Value, open_reader
 from .errors import ActorFileError, DatabaseFailure, NotADatabase, QueryError, RuntimeClosed, Z0Error
-from .files import create_file
+from .files import create_file, is_there
 from .names import Address, file_path
 
 CATALOG_FILE = "catalog.sqlite"
@@ -126,12 +126,13 @@ class Catalog:
         `written` is called on the loop when a batch has been.
         """
         path = directory / CATALOG_FILE
-        if not path.exists():
-            create_file(path, Template(_SCHEMA).image({"schema": CATALOG_VERSION}))
         self._loop = loop
         self._on_written = written
         self._path = path
         try:
+            if not is_there(path):
+                create_file(path, Template(_SCHEMA).image({"schema": CATALOG_VERSION}))
+            is_there(path.with_name(f"{path.name}-wal"))
             self._database = Database(path, vfs=vfs, sync=True)
             try:
                 self._check_version(path)
@@ -153,7 +154,9 @@ class Catalog:
         self.commits = 0
 
     def _damaged(self, error: Exception) -> ActorFileError:
-        return ActorFileError(str(self._path), f"{error}; remove it, and it is made anew from the actors' files")
+        return ActorFileError(
+            str(self._path), f"{error}; remove it and its -wal, and it is made anew from the actors' files"
+        )
 
     def _check_version(self, path: Path) -> None:
         row = self._database.row("SELECT value FROM z0_meta WHERE key = 'schema'")
@@ -161,7 +164,7 @@ class Catalog:
         if version == CATALOG_VERSION:
             return
         if version not in _UPGRADES:
-            raise ActorFileError(str(path), f"catalogue of schema {version}, this z0 reads {CATALOG_VERSION}")
+            raise NotADatabase(f"catalogue of schema {version}, this z0 reads {CATALOG_VERSION}: use a newer one")
         self._database.begin()
         for statement in _UPGRADES[version]:
             self._database.write(statement, ())

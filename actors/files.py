@@ -6,11 +6,11 @@ import os
 import stat
 from pathlib import Path
 
-from .errors import ActorFileError, DatabaseFailure
+from .errors import DatabaseFailure, NotADatabase
 
 
 def is_there(path: Path) -> bool:
-    """Whether there is a file. Raises ActorFileError for a folder, a link or a device, DatabaseFailure."""
+    """Whether there is a file. Raises NotADatabase for a folder, a link or a device, DatabaseFailure."""
     try:
         mode = os.lstat(path).st_mode
     except FileNotFoundError:
@@ -18,9 +18,7 @@ def is_there(path: Path) -> bool:
     except OSError as error:
         raise DatabaseFailure(f"cannot look at {path}: {error}") from error
     if not stat.S_ISREG(mode):
-        raise ActorFileError(
-            str(path), "is not a regular file (but a folder, a link or a device); put one in its place"
-        )
+        raise NotADatabase(f"{path.name} is not a regular file, but a folder, a link or a device")
     return True
 
 

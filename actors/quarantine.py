@@ -76,7 +76,8 @@ class Quarantine:
     def refusal(self, address: Address) -> ActorFileError:
         """What callers of a quarantined actor get."""
         mark = self._marks[address]
-        return ActorFileError(str(mark.path), f"{mark.reason}; the actor is quarantined: put a backup in its place")
+        reason = f"{mark.reason}; the actor is quarantined: put a backup in its place, and no -wal beside it"
+        return ActorFileError(str(mark.path), reason)
 
     def release(self, address: Address) -> None:
         """The file is right."""

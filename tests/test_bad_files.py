@@ -1,116 +1,32 @@
 """Damaged, foreign and misplaced files: used with every fact unchanged, or refused with an error that says what to do.
 
-Nothing else happens to them: a damaged file is never moved, mended or made anew, its actor answers with an error until
-a good file is in its place, and others go on.
+A damaged file is never moved, mended or made anew, others go on, and a good file in its place puts its actor right.
 """
 
 from __future__ import annotations
 
+import random
 import shutil
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
 import pytest_asyncio
 
 import z0
-from tests.damages import OLDER, OTHERS, Files, damage, wal_of
+from tests.damages import DAMAGES, OLDER, OTHERS, Files, damage, wal_of
 from tests.proofs import Proof
+from tests.vaults import Original, Vault, copied, file_of, make_originals, read
 from z0 import inspect
-from z0.actors.names import file_path
-from z0.check import check
-from z0.testing import VirtualClock, crash, temporary_runtime
-
-
-class Vault(z0.Entity):
-    """Keeps a little of everything."""
-
-    accepts = {"*"}
-    indexes = ("source_id",)
-    balance: z0.Balance
-
-    async def put(self, key: str, value: str) -> None:
-        self.storage.put(key, value)
-
-    async def note(self, text: str) -> None:
-        self.storage.sql("CREATE TABLE IF NOT EXISTS notes(text)")
-        self.storage.sql("INSERT INTO notes VALUES(?)", text)
-
-    async def kept(self) -> tuple[dict[str, Any], list[Any]]:
-        return self.storage.list(), self.storage.sql("SELECT * FROM notes").all()
-
-    async def arm(self) -> None:
-        self.storage.set_alarm("1 day")
-
-    async def alarm(self, info: z0.AlarmInfo) -> None:
-        self.storage.put("fired", True)
-
-
-class Original(NamedTuple):
-    """A data directory as it was left, and what the ledgers in it hold."""
-
-    path: Path
-    facts: dict[str, list[z0.Fact]]
-
-
-def file_of(data: Path, name: str) -> Path:
-    return data / file_path("default", "Vault", name)
-
-
-async def write(vault: Vault, count: int) -> None:
-    for n in range(count):
-        text = "x" * (6_000 if n % 7 == 3 else 40 * n)
-        await vault.append("x", amount=n, currency="EUR", source_id=str(n % 3), data={"text": text, "n": n})
-    await vault.put("key", "value" * 50)
-    await vault.note("a note")
-    await vault.arm()
-
-
-async def facts_of(vault: Vault) -> list[z0.Fact]:
-    return await vault.query_facts()
+from z0.check import check, check_all
+from z0.cli import main
+from z0.testing import VirtualClock, temporary_runtime
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def originals(tmp_path_factory: pytest.TempPathFactory) -> list[Original]:
-    """One directory that was closed, and one that was left by a kill."""
-    path = tmp_path_factory.mktemp("originals")
-    made = []
-    for name in ("closed", "killed"):
-        data, clock = path / name, VirtualClock()
-        limits = z0.Limits(checkpoint_pages=10_000, checkpoint_pages_max=10_000, snapshot_facts=16)
-        runtime = z0.Runtime(data, clock=clock, limits=limits)
-        await runtime.open()
-        for vault in "ab":
-            await write(runtime.get(Vault, vault), 20)
-        await crash(runtime)
-        shutil.copytree(data, path / "older", dirs_exist_ok=True)
-        runtime = z0.Runtime(data, clock=clock, limits=limits)
-        await runtime.open()
-        facts = {}
-        for vault in "ab":
-            await write(runtime.get(Vault, vault), 15)
-            facts[vault] = await facts_of(runtime.get(Vault, vault))
-        if name == "closed":
-            await runtime.close()
-        else:
-            await crash(runtime)
-        made.append(Original(data, facts))
-    return made
-
-
-def copied(original: Original, target: Path) -> Files:
-    shutil.copytree(original.path, target, dirs_exist_ok=True)
-    older = file_of(original.path.with_name("older"), "a")
-    return Files(file_of(target, "a"), file_of(target, "b"), older)
-
-
-async def read(vault: Vault) -> list[z0.Fact]:
-    """All facts, verified."""
-    facts = await facts_of(vault)
-    verified = await vault.verify()
-    assert verified.facts == len(facts)
-    return facts
+    return await make_originals(tmp_path_factory.mktemp("originals"))
 
 
 def inspected(file: Path, facts: list[z0.Fact]) -> bool:
@@ -191,3 +107,80 @@ async def test_a_damaged_file_is_whole_or_refused_and_a_backup_puts_it_right(
             raise
         proof.count("damaged files")
         proof.count(f"of them {found}")
+
+
+# The catalogue
+
+
+CATALOGUE_DAMAGES = sorted(set(DAMAGES) - OTHERS - OLDER - {"the WAL of another actor", "another value"})
+
+
+@pytest.mark.parametrize("name", CATALOGUE_DAMAGES)
+async def test_a_damaged_catalogue_says_what_to_do_and_doing_so_loses_nothing(
+    originals: list[Original], clock: VirtualClock, tmp_path: Path, name: str
+) -> None:
+    original, told = originals[0], list[z0.ActorFileError]()
+    for seed in range(4):
+        data = tmp_path / str(seed)
+        shutil.copytree(original.path, data)
+        file = data / "catalog.sqlite"
+        DAMAGES[name](Files(file, file, file), random.Random(seed))
+        try:
+            async with z0.Runtime(data, clock=clock, actors=[Vault]) as runtime:
+                assert await read(runtime.get(Vault, "a")) == original.facts["a"]
+                assert [info.name for info in await runtime.list(Vault)] == ["a", "b"]
+        except z0.ActorFileError as refused:
+            told.append(refused)
+            for path in data.glob("catalog.sqlite*"):
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        async with z0.Runtime(data, clock=clock, actors=[Vault]) as runtime:
+            assert await read(runtime.get(Vault, "a")) == original.facts["a"]
+            assert [info.name for info in await runtime.list(Vault)] == ["a", "b"]
+            await clock.advance("2 days")
+            for vault in "ab":
+                assert (await runtime.get(Vault, vault).kept())[0]["fired"]
+    assert all("and it is made anew" in error.reason for error in told)
+
+
+# Who only looks
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_commands_on_damaged_files_say_so_in_one_line(
+    originals: list[Original], tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = copied(originals[1], tmp_path / "data")
+    DAMAGES[name](files, random.Random(1))
+    for words in (["show", files.file], ["facts", files.file], ["verify", files.file], ["verify", tmp_path / "data"]):
+        code = main([str(word) for word in words])
+        told = capsys.readouterr()
+        assert code in (0, 1, 2)
+        assert len(told.err.splitlines()) == (0 if code == 0 or "verified" in told.out else 1)
+
+
+async def test_a_file_that_is_not_where_it_belongs_is_found_by_verify(
+    originals: list[Original], tmp_path: Path
+) -> None:
+    files = copied(originals[0], tmp_path / "data")
+    shutil.copy(files.other, files.file)
+    problems = [checked.problem for checked in check_all(tmp_path / "data") if checked.problem]
+    assert problems == [f"{files.file}: is the file of Vault/b; was it moved?"]
+
+
+# The harness itself
+
+
+async def test_the_harness_notices_a_chain_that_is_not_verified(
+    originals: list[Original], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unverified(ledger: z0.Ledger) -> Iterator[z0.Verification]:
+        yield z0.Verification(ledger.head, ledger.hash)
+
+    monkeypatch.setattr(z0.Ledger, "verify_steps", unverified)
+    unnoticed = 0
+    for seed in range(1, 80, 2):
+        try:
+            await outcome(seed, originals)
+        except AssertionError as error:
+            unnoticed += "a changed fact went unnoticed" in str(error)
+    assert unnoticed
