@@ -23,6 +23,10 @@ import z0
 from tests.faults import Disk, Error, Kind, faulty_disk
 from tests.proofs import Proof
 from z0.actors import catalog
+from z0.actors.database import Database
+from z0.actors.errors import NotADatabase
+from z0.actors.host import Host
+from z0.actors.quarantine import Quarantine
 from z0.testing import VirtualClock, crash
 
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
@@ -487,3 +491,46 @@ async def test_a_disk_that_reads_too_little_loses_no_fact_unnoticed(name: str, p
     for seed in proof.seeds(len(failures)):
         await strike_numbered(name, failures, seed)
         proof.count("short reads")
+
+
+# The harness itself
+
+
+async def is_caught(name: str, kinds: Iterable[tuple[Kind, Error]]) -> bool:
+    """Whether any of these failures shows that something is wrong."""
+    for failure in await failures_of(OPERATIONS[name], kinds):
+        try:
+            await strike(OPERATIONS[name], failure)
+        except (AssertionError, TimeoutError, z0.Z0Error):
+            return True
+    return False
+
+
+async def test_the_sweep_notices_a_commit_whose_failure_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    as_ever = Host.committed
+
+    def committed(host: Host, turn: Any, failure: BaseException | None) -> None:
+        if failure is not None:
+            host.database.rollback()
+        as_ever(host, turn, None)
+
+    monkeypatch.setattr(Host, "committed", committed)
+    assert await is_caught("append_many", [("write", "full")])
+
+
+async def test_the_sweep_notices_an_actor_that_goes_on_after_its_storage_failed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def committed_all_the_same(host: Host, failure: BaseException) -> z0.CommitUnknown:
+        host.database.rollback()
+        return z0.CommitUnknown(str(host.address), str(failure))
+
+    monkeypatch.setattr(Host, "commit_failed", committed_all_the_same)
+    assert await is_caught("append_many", [("write", "io")])
+
+
+async def test_the_sweep_notices_an_actor_that_never_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Quarantine, "failed", lambda quarantine, address, path, _: quarantine.put(address, path, "x"))
+    monkeypatch.setattr("tests.test_fault_sweep.SECONDS", 2)
+    monkeypatch.setattr(Database, "examine", lambda _: (_ for _ in ()).throw(NotADatabase("never right")))
+    assert await is_caught("append", [("write", "io")])

@@ -201,3 +201,51 @@ async def test_a_foreign_trigger_and_a_foreign_view_of_another_name_change_nothi
     kept, _ = await vault.kept()
     assert kept["key"] == "value" * 50
     assert (await read(vault))[: len(before)] == before
+
+
+# What is in a file may be of any type
+
+
+async def changed(runtime: z0.Runtime, *statements: str) -> Vault:
+    """The actor, after somebody has changed its file."""
+    with closing(sqlite3.connect(file_of(runtime.path, "a"))) as file, file:
+        for name, _ in file.execute("SELECT name, 1 FROM sqlite_schema WHERE type = 'trigger'").fetchall():
+            file.execute(f"DROP TRIGGER {name}")
+        for statement in statements:
+            file.execute(statement)
+    return runtime.get(Vault, "a")
+
+
+@pytest.mark.parametrize("data", ["'{'", "''", "x'00'"])
+async def test_a_fact_whose_data_is_no_json_is_named(runtime: z0.Runtime, data: str) -> None:
+    vault = await changed(runtime, f"UPDATE facts SET data = {data} WHERE seq = 3")
+    for call in (vault.query_facts(), vault.get_fact(3), vault.projection("balance", seq=5)):
+        with pytest.raises(z0.LedgerCorrupt, match="Vault/a: fact 3 holds data that is not JSON"):
+            await call
+    assert len(await vault.query_facts(after_seq=3)) == 17
+
+
+@pytest.mark.parametrize("column", ["hash = 'text'", "timestamp = 'text'"])
+async def test_a_last_fact_that_is_damaged_is_named_when_the_actor_opens(runtime: z0.Runtime, column: str) -> None:
+    vault = await changed(runtime, f"UPDATE facts SET {column} WHERE seq = 20")
+    with pytest.raises(z0.LedgerCorrupt, match="fact 20 has no hash, or no time"):
+        await vault.append("x")
+
+
+@pytest.mark.parametrize("column", ["seq = NULL", "seq = 2.5", "seq = 'x'", "state = 7", "version = 'x'", "seq = -1"])
+async def test_a_snapshot_that_is_damaged_is_folded_anew(runtime: z0.Runtime, column: str) -> None:
+    vault = await changed(
+        runtime,
+        "CREATE TABLE copy AS SELECT * FROM z0_snapshots",
+        "DROP TABLE z0_snapshots",
+        "CREATE TABLE z0_snapshots(projection, version, seq, state)",
+        "INSERT INTO z0_snapshots SELECT * FROM copy",
+        f"UPDATE z0_snapshots SET {column}",
+    )
+    assert (await vault.projection("balance")).amounts == {"EUR": sum(range(20))}
+
+
+async def test_an_alarm_that_is_due_at_no_time_quarantines_its_actor(runtime: z0.Runtime) -> None:
+    vault = await changed(runtime, "UPDATE z0_alarms SET due = 'tomorrow'")
+    with pytest.raises(z0.ActorFileError, match="z0_alarms holds what is no time"):
+        await vault.append("x")
