@@ -112,7 +112,7 @@ class Disk(apsw.VFS):
                 if self._seen == fault.at or (fault.forever and self._seen > fault.at):
                     failing = fault.error
             self.log.append(Call(kind, file, failing is not None))
-            if failing is None and kind == "write":
+            if failing is None and kind == "write" and _counts(file, ""):
                 self.volatile.add(file)
             elif failing is None and kind == "sync":
                 self.volatile.discard(file)
