@@ -20,7 +20,7 @@ from .alarm_index import ACTIVE
 from .alarm_runs import AlarmRuns, Run
 from .clock import FIRST_US, LAST_US, Span, datetime_of
 from .database import Row, Value
-from .errors import ActorFileError, DatabaseFailure, LimitExceeded, QueryError
+from .errors import DatabaseFailure, LimitExceeded, NotADatabase, QueryError
 from .names import check_name
 from .schedule import due_us, next_due, recurrence
 from .schema import OUTCOMES_DDL
@@ -78,11 +78,15 @@ class Alarms:
 
     def open(self) -> None:
         """Learn from the file when the actor is due."""
-        row = self._host.database.row(_EXTENT)
-        assert row is not None
-        if row[2]:
-            raise ActorFileError(str(self._host.database.path), "an alarm is damaged; put a backup in its place")
-        self.due, self._last_id = row[0], row[1] or 0
+        self.due, last = self._extent()
+        self._last_id = last or 0
+
+    def _extent(self) -> tuple[int | None, int | None]:
+        """When the first alarm is due, and the last one's id. Raises DatabaseFailure."""
+        due, last, damaged = self._host.database.rows(_EXTENT)[0]
+        if damaged:
+            raise NotADatabase("a row of z0_alarms is damaged")
+        return due, last
 
     # What the actor does
 
@@ -186,11 +190,10 @@ class Alarms:
         self.touched = False
         host = self._host
         try:
-            row = host.database.row(_EXTENT)
+            self.due, _ = self._extent()
         except DatabaseFailure as failure:
             host.storage_failed(failure)
             return
-        self.due = row[0] if row else None
         host.node.wakeups.expect(host)
 
     # The end of a run: part of the open segment

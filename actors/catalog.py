@@ -20,10 +20,11 @@ from pathlib import Path
 import msgspec
 
 from .clock import datetime_of
-from .database import Database, Row, Template, Value, open_reader
-from .errors import ActorFileError, DatabaseFailure, NotADatabase, RuntimeClosed
-from .files import Files
+from .database import Database, Row, Template, Value
+from .errors import ActorFileError, DatabaseFailure, NotADatabase, QueryError, RuntimeClosed
+from .files import Files, is_there
 from .names import Address, file_path
+from .reader import Reader
 from .threads import Threads, Work
 
 CATALOG_FILE = "catalog.sqlite"
@@ -60,7 +61,8 @@ _UPDATE = f"UPDATE actors SET size = ?, facts = ?, version = ?, last_use = ? {_W
 _VERSIONS = "SELECT ifnull(version, 0), count(*) FROM actors WHERE tenant = ? AND namespace = ? GROUP BY 1"
 _VERSION = f"SELECT ifnull(version, 0) FROM actors {_WHOSE}"
 _HAS = "SELECT 1 FROM actors WHERE tenant = ? AND namespace = ? AND name = ?"
-_SIZE = "SELECT size FROM actors WHERE tenant = ? AND namespace = ? AND name = ?"
+_STORED = f"UPDATE actors SET version = ifnull(version, 0) {_WHOSE}"
+_HAS_STORED = f"{_HAS} AND (size IS NOT NULL OR version IS NOT NULL)"
 _LIST = (
     "SELECT tenant, namespace, name, path, size, facts, next_alarm, last_use, version FROM actors"
     " WHERE tenant = ? AND namespace = ? AND name >= ? AND (? IS NULL OR name > ?)"
@@ -128,21 +130,27 @@ class Catalog:
         `threads` makes as many as are asked for: one, where no commit of an actor is in the way.
         """
         path = directory / CATALOG_FILE
-        if not path.exists():
-            files.create_file(path, Template(_SCHEMA).image({"schema": CATALOG_VERSION}))
         self._loop = loop
         self._files = files
+        self._path = path
         try:
+            if not is_there(path):
+                files.create_file(path, Template(_SCHEMA).image({"schema": CATALOG_VERSION}))
+            is_there(path.with_name(f"{path.name}-wal"))
             self._database = Database(path, vfs=vfs, sync=True)
-        except NotADatabase as error:
-            raise _damaged(path, error) from error
-        self._make_durable()
-        self._check_version(path)
-        if self._database.row(_NO_TIME) is not None:
-            raise _damaged(path, "a time of an alarm is none")
-        if self._database.row(_COMPLETE) is None:
-            self._rebuild(directory)
-        self._reader = open_reader(path)
+            try:
+                self._make_durable()
+                self._check_version(path)
+                if self._database.row(_NO_TIME) is not None:
+                    raise NotADatabase("a time of an alarm is none")
+                if self._database.row(_COMPLETE) is None:
+                    self._rebuild(directory)
+                self._reader = Reader(path, vfs)
+            except BaseException:
+                self._database.abandon()
+                raise
+        except (NotADatabase, QueryError) as error:
+            raise self._damaged(error) from error
         self._thread = threads(1)
         self._waiting: Batch = []
         self._running: Batch = []
@@ -160,13 +168,18 @@ class Catalog:
         if not self._database.checkpoint(wait=True):
             self._database.sync()
 
+    def _damaged(self, error: object) -> ActorFileError:
+        return ActorFileError(
+            str(self._path), f"{error}; remove it and its -wal, and it is made anew from the actors' files"
+        )
+
     def _check_version(self, path: Path) -> None:
         row = self._database.row("SELECT value FROM z0_meta WHERE key = 'schema'")
         version = row and row[0]
         if version == CATALOG_VERSION:
             return
         if version not in _UPGRADES:
-            raise ActorFileError(str(path), f"catalogue of schema {version}, this z0 reads {CATALOG_VERSION}")
+            raise NotADatabase(f"catalogue of schema {version}, this z0 reads {CATALOG_VERSION}: use a newer one")
         self._database.begin()
         for statement in _UPGRADES[version]:
             self._database.write(statement, ())
@@ -177,16 +190,21 @@ class Catalog:
         self._database.begin()
         for address, next_alarm in addresses_on_disk(directory):
             self._database.write(_REGISTER, (*address, str(file_path(*address)), None, 0, next_alarm))
+            self._database.write(_STORED, address)
         self._database.write("INSERT INTO z0_meta VALUES('complete', 1)", ())
         self._database.commit()
 
     def has(self, address: Address) -> bool:
         """Whether the actor is listed, durably."""
-        return bool(self._reader.rows(_HAS, *address))
+        return bool(self.rows(_HAS, *address))
 
-    def was_left(self, address: Address) -> bool:
-        """Whether the actor was evicted once, so that its file was complete and must be there."""
-        return any(row[0] is not None for row in self._reader.rows(_SIZE, *address))
+    def has_stored(self, address: Address) -> bool:
+        """Whether the actor has committed something, so that its file must be there."""
+        return bool(self.rows(_HAS_STORED, *address))
+
+    def stored(self, address: Address) -> None:
+        """Note that a new actor has committed something; written soon."""
+        self.note(_STORED, address)
 
     async def register(self, address: Address, now_us: int, active: bool) -> None:
         """List a new actor, in the active set or not; durable on return."""
@@ -199,27 +217,30 @@ class Catalog:
     async def list(self, tenant: str, namespace: str, prefix: str, after: str | None, limit: int) -> list[ActorInfo]:
         """Actors of a namespace in order of their names."""
         await self.flushed()
-        rows = self._reader.rows(_LIST, tenant, namespace, prefix, after, after, len(prefix), prefix, limit)
+        rows = self.rows(_LIST, tenant, namespace, prefix, after, after, len(prefix), prefix, limit)
         try:
             return [actor_info(row) for row in rows]
         except (TypeError, ValueError, OverflowError) as error:
-            raise _damaged(self._database.path, error) from error
+            raise self._damaged(error) from error
 
     async def versions(self, tenant: str, namespace: str, live: dict[str, int]) -> dict[int, int]:
         """How many actors of a namespace have had how many migrations: `live` ones now, others when they were left."""
         await self.flushed()
-        counts = Counter[int](dict(self._reader.rows(_VERSIONS, tenant, namespace)))
+        counts = Counter[int](dict(self.rows(_VERSIONS, tenant, namespace)))
         for name, version in live.items():
-            for (left,) in self._reader.rows(_VERSION, tenant, namespace, name):
+            for (left,) in self.rows(_VERSION, tenant, namespace, name):
                 counts[left] -= 1
                 counts[version] += 1
         if not all(isinstance(version, int) for version in counts):
-            raise _damaged(self._database.path, "a number of migrations is none")
+            raise self._damaged("a number of migrations is none")
         return {version: counts[version] for version in sorted(counts) if counts[version]}
 
     def rows(self, sql: str, *bindings: Value) -> Rows:
-        """The rows of a query, of what is written."""
-        return self._reader.rows(sql, *bindings)
+        """The rows of a query, of what is written. Raises ActorFileError when it is damaged, StorageFailed."""
+        try:
+            return self._reader.rows(sql, *bindings)
+        except ActorFileError as error:
+            raise self._damaged(error) from error
 
     async def flushed(self) -> None:
         """Return when everything noted so far is written, or could not be now: it is all in the actors' files."""
@@ -235,7 +256,10 @@ class Catalog:
         self._thread.close()
         self.writing = False
         self._reader.close()
-        self._database.close()
+        try:
+            self._database.close()
+        except DatabaseFailure as failure:  # what was written is in its WAL, and all of it in the actors' files
+            log.warning("the catalogue was not closed cleanly: %s", failure)
 
     def abandon(self) -> None:
         """Close at once, leaving the file as a kill would."""
@@ -328,10 +352,6 @@ class Catalog:
             self.writing = False
 
 
-def _damaged(path: Path, error: object) -> ActorFileError:
-    return ActorFileError(str(path), f"{error}; remove it, and it is made anew from the actors' files")
-
-
 def _attempt(action: Callable[[], None]) -> None:
     try:
         action()
@@ -343,11 +363,13 @@ def addresses_on_disk(directory: Path) -> Iterator[tuple[Address, int | None]]:
     """The addresses that the actors' files say they have, and when they are due."""
     for path in _actor_files(directory):
         try:
-            with open_reader(path) as reader:
-                meta: dict[str, str] = dict(reader.rows("SELECT key, value FROM z0_meta"))
+            with Reader(path) as reader:
+                meta: dict[str, object] = dict(reader.rows("SELECT key, value FROM z0_meta"))
                 next_alarm = reader.rows("SELECT min(due) FROM z0_alarms")[0][0]
-            yield Address(meta["tenant"], meta["namespace"], meta["name"]), next_alarm
-        except (ActorFileError, KeyError) as error:
+            whose = (meta["tenant"], meta["namespace"], meta["name"], next_alarm)
+            *address, due = msgspec.convert(whose, tuple[str, str, str, int | None])
+            yield Address(*address), due
+        except (ActorFileError, KeyError, msgspec.ValidationError) as error:
             log.warning("%s is left out of the catalogue: %r", path, error)
 
 

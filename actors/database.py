@@ -6,9 +6,9 @@ Errors come out as two kinds: `QueryError` (the statement was refused and change
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import apsw
 
@@ -16,7 +16,6 @@ from . import guard
 from .cursor import Result
 from .cursor import Row as Row
 from .errors import (
-    ActorFileError,
     ConstraintFailed,
     DatabaseFailure,
     NotADatabase,
@@ -30,18 +29,11 @@ Value = str | int | float | bytes | None
 SQLITE_VERSION = apsw.sqlite_lib_version()
 
 _OPEN = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOFOLLOW  # nobody's link leads us out of the data directory
-_BUSY_MS = 1_000  # only foreign shells can make us wait: z0 has one connection per file
+BUSY_MS = 1_000  # only foreign shells can make us wait: z0 has one connection per file
 _STATEMENT_ERRORS = (
-    apsw.SQLError,
-    apsw.AuthError,
-    apsw.MismatchError,
-    apsw.RangeError,
-    apsw.TooBigError,
-    apsw.BindingsError,
-    apsw.IncompleteExecutionError,
-    apsw.ExecutionCompleteError,
-    apsw.CursorClosedError,
-)
+    apsw.SQLError, apsw.AuthError, apsw.MismatchError, apsw.RangeError, apsw.TooBigError, apsw.BindingsError,
+    apsw.IncompleteExecutionError, apsw.ExecutionCompleteError, apsw.CursorClosedError,
+)  # fmt: skip
 
 RawError = apsw.Error
 """What `Database.execute` raises; see `explain`."""
@@ -49,7 +41,6 @@ RawError = apsw.Error
 
 def explain(error: Exception) -> Exception:
     """An error of SQLite as the rest of the house knows it: QueryError, ConstraintFailed or DatabaseFailure."""
-    text = f"{type(error).__name__.removesuffix('Error')}: {error}"
     if isinstance(error, (ValueError, OverflowError)):
         return QueryError(f"SQLite cannot hold or give back this value: {error}")
     if not isinstance(error, apsw.Error):
@@ -58,9 +49,13 @@ def explain(error: Exception) -> Exception:
         return ConstraintFailed(str(error))
     if isinstance(error, _STATEMENT_ERRORS):
         return QueryError(guard.plainer(str(error)))
-    if isinstance(error, (apsw.NotADBError, apsw.CorruptError)):
-        return NotADatabase(text)
-    return DatabaseFailure(text)
+    return _failure(error)
+
+
+def _failure(error: apsw.Error, action: str = "") -> DatabaseFailure:
+    """The file, or the connection, cannot be trusted any more; what was being done."""
+    kind = NotADatabase if isinstance(error, (apsw.NotADBError, apsw.CorruptError)) else DatabaseFailure
+    return kind(f"{action}{type(error).__name__.removesuffix('Error')}: {error}")
 
 
 class Database(WalAccount):
@@ -79,7 +74,7 @@ class Database(WalAccount):
         except apsw.Error as error:
             if path.resolve() != path.absolute():
                 raise NotADatabase("there is a symbolic link in its path") from error
-            raise DatabaseFailure(f"cannot open {path}: {error}") from error
+            raise _failure(error, "open: ") from error
         self._connection = connection
         try:
             self._profile(connection, sync)
@@ -87,11 +82,11 @@ class Database(WalAccount):
             self.execute = self._cursor.execute
             """Run a statement of ours without further ado; raises RawError."""
         except apsw.Error as error:
-            connection.close(True)
-            raise explain(error) from error
+            self.abandon()
+            raise _failure(error, "open: ") from error
 
     def _profile(self, connection: apsw.Connection, sync: bool) -> None:
-        connection.set_busy_timeout(_BUSY_MS)
+        connection.set_busy_timeout(BUSY_MS)
         for option, value in _CONFIG:
             connection.config(option, value)
         connection.wal_autocheckpoint(0)  # the owner checkpoints: never on the hot path
@@ -101,17 +96,11 @@ class Database(WalAccount):
 
     def begin(self) -> None:
         """Start a write transaction."""
-        try:
-            self.execute("BEGIN IMMEDIATE")
-        except apsw.Error as error:
-            raise DatabaseFailure(f"BEGIN: {error}") from error
+        self._run("BEGIN IMMEDIATE")
 
     def commit(self) -> None:
         """Commit; durable on return when opened with `sync`. Raises DatabaseFailure: the outcome is unknown."""
-        try:
-            self.execute("COMMIT")
-        except apsw.Error as error:
-            raise DatabaseFailure(f"COMMIT: {type(error).__name__}: {error}") from error
+        self._run("COMMIT")
 
     def rollback(self) -> None:
         """Take the open transaction back, if there is one."""
@@ -135,7 +124,7 @@ class Database(WalAccount):
         try:
             self.execute(sql)
         except apsw.Error as error:
-            raise DatabaseFailure(f"{sql}: {error}") from error
+            raise _failure(error, f"{sql}: ") from error
 
     # Statements of ours: constant text, so that they stay in the statement cache
 
@@ -260,7 +249,7 @@ class Database(WalAccount):
             pages, copied = self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
             self._connection.release_memory()
         except apsw.Error as error:
-            raise DatabaseFailure(f"checkpoint: {error}") from error
+            raise _failure(error, "checkpoint: ") from error
         return self._counted(pages, copied, pages_max)
 
     def checkpoint(self, *, wait: bool = False) -> bool:
@@ -277,14 +266,20 @@ class Database(WalAccount):
             self._hindered()
             return False
         except apsw.Error as error:
-            raise DatabaseFailure(f"checkpoint: {error}") from error
+            raise _failure(error, "checkpoint: ") from error
         finally:
-            self._connection.set_busy_timeout(_BUSY_MS)
+            self._connection.set_busy_timeout(BUSY_MS)
         return self._checkpointed(pages, copied)
 
     def relax(self, relaxed: bool = True) -> None:
         """From here on a COMMIT need not wait for the device (for what can be rebuilt), or must."""
         self._run(f"PRAGMA synchronous={'NORMAL' if relaxed else 'FULL'}")
+
+    def examine(self) -> None:
+        """Have SQLite look at every page. Raises NotADatabase for what is not as it should be."""
+        (verdict,) = self.rows("PRAGMA quick_check(1)")[0]
+        if verdict != "ok":
+            raise NotADatabase(str(verdict))
 
     def size(self) -> int:
         """Bytes of the database, free pages apart."""
@@ -299,7 +294,7 @@ class Database(WalAccount):
             self._connection.close()
         except apsw.Error as error:
             self.abandon()
-            raise DatabaseFailure(f"close: {error}") from error
+            raise _failure(error, "close: ") from error
 
     def abandon(self) -> None:
         """Close without a checkpoint, whatever the state: what was committed stays in the WAL."""
@@ -347,56 +342,3 @@ class Template:
         image = bytearray(self._connection.serialize("main"))
         image[18:20] = b"\x02\x02"  # the header's file format: WAL
         return bytes(image)
-
-
-class Reader:
-    """A read-only connection to a file that somebody else may own; never disturbs the owner."""
-
-    def __init__(self, path: Path) -> None:
-        """Open `path`. Raises ActorFileError when it is missing or no SQLite database."""
-        if not path.is_file():
-            raise ActorFileError(str(path), "no such file")
-        # A copied file needs no -shm; a live one has a -wal that must not be ignored.
-        alone = not path.with_name(f"{path.name}-wal").exists()
-        uri = f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if alone else ''}"
-        self._path = path
-        try:
-            self._connection = apsw.Connection(uri, flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
-            self._connection.set_busy_timeout(_BUSY_MS)
-            self._connection.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
-            self._connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()
-        except apsw.Error as error:
-            raise ActorFileError(str(path), f"not a readable SQLite database ({error})") from error
-
-    def iter(self, sql: str, *bindings: Value) -> Iterator[Row]:
-        """The rows of a statement, one by one. Raises ActorFileError (the file is damaged), QueryError (a binding)."""
-        try:
-            yield from self._connection.execute(sql, bindings)
-        except (UnicodeEncodeError, OverflowError) as error:
-            raise explain(error) from error
-        except (apsw.Error, UnicodeDecodeError) as error:
-            raise ActorFileError(str(self._path), str(error)) from error
-
-    def rows(self, sql: str, *bindings: Value) -> list[Row]:
-        """All rows of a statement."""
-        return list(self.iter(sql, *bindings))
-
-    def has_table(self, name: str) -> bool:
-        """Whether a table of this name exists."""
-        return bool(self.rows("SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?", name))
-
-    def close(self) -> None:
-        """Close."""
-        self._connection.close(True)
-
-    def __enter__(self) -> Self:
-        """Itself."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close."""
-        self.close()
-
-
-open_reader = Reader
-"""A read-only connection to an actor's file or a catalogue, live or copied. Raises ActorFileError."""

@@ -125,10 +125,25 @@ class DataDirLocked(Z0Error):
 
 
 class ActorFileError(Z0Error):
-    """An actor's file cannot be used: missing, not ours, another actor's, or of a newer schema."""
+    """A file cannot be used: missing, damaged, not ours, another actor's, or of a newer schema.
+
+    An actor whose file is damaged or not its own is quarantined: it answers with this, and the file is left as it is,
+    until a good one is in its place. A damaged catalogue can be removed, and is made anew from the actors' files.
+    """
 
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(f"{path}: {reason}")
+        self.path = path
+        self.reason = reason
+
+
+class StorageFailed(Z0Error):
+    """The disk failed while the data directory was opened, or its catalogue read; nothing was changed."""
+
+    retryable = True
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}; nothing was changed, try again when the disk works")
         self.path = path
         self.reason = reason
 
@@ -196,7 +211,7 @@ class Aborted(BaseException):
 
 
 class NotADatabase(DatabaseFailure):
-    """The file is no SQLite database, or too damaged to be opened as one."""
+    """The file is no SQLite database, a damaged one, or not the one that it should be."""
 
 
 class TransactionLost(DatabaseFailure):

@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
-from .errors import DatabaseFailure
+from .errors import DatabaseFailure, NotADatabase
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is a file. Raises NotADatabase for a folder, a link or a device, DatabaseFailure."""
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise DatabaseFailure(f"cannot look at {path}: {error}") from error
+    if not stat.S_ISREG(mode):
+        raise NotADatabase(f"{path.name} is not a regular file, but a folder, a link or a device")
+    return True
 
 
 class Files:

@@ -22,7 +22,7 @@ from .clock import perf_ns
 from .codec import ATOMS, share
 from .database import Database
 from .delivery import Delivery
-from .errors import Aborted, ActorReset, CommitUnknown, DatabaseFailure, LimitExceeded, QueryError
+from .errors import Aborted, ActorReset, CommitUnknown, LimitExceeded, QueryError
 from .gates import InputGate, Turn
 from .handlers import Handler
 from .mailbox import Mailbox
@@ -57,9 +57,9 @@ class Host:
     """One live actor: its object, its file, its gates and its mailbox."""
 
     __slots__ = (
-        "actor", "address", "alarms", "background", "call", "caller", "closed", "database", "delivery", "gate", "kind",
-        "led", "mailbox", "node", "outbox", "parking", "placed", "ready", "reason", "running", "running_keys", "state",
-        "storage", "streak", "turn", "unindexed", "used", "version", "writes",
+        "actor", "address", "alarms", "background", "call", "caller", "closed", "created", "database", "delivery",
+        "gate", "kind", "led", "mailbox", "node", "outbox", "parking", "placed", "ready", "reason", "running",
+        "running_keys", "state", "storage", "streak", "turn", "unindexed", "used", "version", "writes",
     )  # fmt: skip
 
     def __init__(self, node: Node, kind: Kind, address: Address) -> None:
@@ -88,6 +88,7 @@ class Host:
         self.version = 0  # migrations that the file has had
         self.reason = ""
         self.placed = False  # has a place among the open files
+        self.created = False  # has a new file, and the catalogue does not know yet whether anything is in it
         self.closed = node.loop.create_future()
         self.actor: Any = None
         self.database: Database
@@ -290,10 +291,13 @@ class Host:
         node.calls += 1
         return not node.calls % _CALLS_MAX
 
+    def _distrust(self, failure: BaseException) -> None:
+        self.node.quarantine.failed(self.address, self.database.path, failure)
+
     def commit_failed(self, failure: BaseException) -> CommitUnknown:
         """Fail-stop after an error out of COMMIT: what it was to store may be there or not."""
         self.node.metrics.commit_failures += 1
-        self.node.suspect.add(self.address)
+        self._distrust(failure)
         self.reset(f"COMMIT failed: {failure}")
         return CommitUnknown(str(self.address), str(failure))
 
@@ -323,9 +327,9 @@ class Host:
 
     # The end
 
-    def storage_failed(self, failure: DatabaseFailure) -> ActorReset:
+    def storage_failed(self, failure: BaseException) -> ActorReset:
         """Fail-stop: nothing that this incarnation holds may be believed any more."""
-        self.node.suspect.add(self.address)
+        self._distrust(failure)
         self.reset(f"storage failed: {failure}")
         return self.reset_error()
 

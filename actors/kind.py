@@ -26,6 +26,8 @@ class Kind:
         self.start = _hook(cls, "start")
         self.stop = _hook(cls, "stop")
         self.alarm = _hook(cls, "alarm")
+        self.triggers = frozenset(sql for sql in cls._z0_schema if sql.startswith("CREATE TRIGGER"))
+        """Of ours, which a file of this class has."""
         self._template: Template | None = None
 
     def image(self, meta: dict[str, Value]) -> bytes:

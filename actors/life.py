@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import cast
 
 from .alarm_index import ACTIVE
 from .call import CURRENT, Activity, Call
 from .database import Database, Value
-from .errors import Aborted, ActorFileError, DatabaseFailure, NotADatabase, QueryError, presentable
+from .errors import (
+    Aborted,
+    ActorFileError,
+    DatabaseFailure,
+    NotADatabase,
+    QueryError,
+    StorageFailed,
+    presentable,
+)
+from .files import is_there
 from .host import Host, State
 from .migrations import bring_up
 from .names import file_path
 from .retention import purging
-from .schema import SCHEMA_VERSION, UPGRADES
+from .schema import SCHEMA_OBJECTS, SCHEMA_VERSION, UPGRADES, stranger
 from .segments import Segments
 from .within import within
 
@@ -31,19 +37,18 @@ def open_now(host: Host) -> bool:
     node, kind = host.node, host.kind
     if kind.start is not None and kind.start.suspends:
         return False
-    path = _path(host)
-    if host.address in node.closing or not _is_clean(host, path):
-        return False
-    if not path.exists() or not _is_listed(host) or not node.room.take(host):
+    if host.address in node.closing or host.address in node.quarantine:
         return False
     sender = CURRENT.set(host.call)
     try:
+        path = _path(host)
+        if not (_is_clean(host, path) and is_there(path) and _is_listed(host) and node.room.take(host)):
+            return False
         _construct(host, *_open_file(host, path))
         if kind.start is not None:
             host.run(kind.start, (), {})
     except BaseException as error:
-        fail_opening(host, error)
-        told = _as_told(host, error)
+        told = fail_opening(host, error)
         if told is error:
             raise
         raise told from error
@@ -60,12 +65,14 @@ async def open_later(host: Host) -> None:
     try:
         while (predecessor := node.closing.get(host.address)) is not None:
             await asyncio.shield(predecessor.closed)
+        damaged = node.quarantine.admit(host.address)
         await node.room.wait(host)
         path = _path(host)
-        if not path.exists():
-            if node.catalog.was_left(host.address):
+        if not is_there(path):
+            if node.catalog.has_stored(host.address):
                 raise ActorFileError(str(path), "the actor's file is gone; put a backup in its place")
             await node.threads.call(partial(_create, host, path, _image(host)))
+            host.created = True
         if not _is_listed(host):
             active = host.kind.alarm is not None
             await node.catalog.register(host.address, node.clock.now_us(), active)
@@ -73,13 +80,14 @@ async def open_later(host: Host) -> None:
             node.metrics.first_activations[host.address.namespace] += 1
         clean = _is_clean(host, path)
         database, meta = await _open_in_thread(host, path)
-        if not clean:
+        if damaged or not clean:
             try:
-                await node.threads.call(partial(_make_durable, host, database))
+                await node.threads.call(partial(_make_trusted, host, database, damaged))
             except BaseException:
                 database.abandon()
                 raise
-            node.suspect.discard(host.address)
+            node.quarantine.suspect.discard(host.address)
+            node.quarantine.release(host.address)
         _construct(host, database, meta)
         if host.kind.start is not None:
             await _start(host)
@@ -136,10 +144,7 @@ def _create(host: Host, path: Path, image: bytes) -> None:
 def _open_file(host: Host, path: Path) -> tuple[Database, dict[str, object]]:
     """The actor's file, and its meta data. Raises ActorFileError, DatabaseFailure."""
     node = host.node
-    try:
-        database = node.file_ops.open(host.address, path, vfs=node.vfs, sync=node.durability.sync)
-    except NotADatabase as error:
-        raise ActorFileError(str(path), f"{error}; put a backup in its place") from error
+    database = node.file_ops.open(host.address, path, vfs=node.vfs, sync=node.durability.sync)
     try:
         return database, _identified(host, database)
     except BaseException:
@@ -164,32 +169,40 @@ def _construct(host: Host, database: Database, meta: dict[str, object]) -> None:
 
 def _is_clean(host: Host, path: Path) -> bool:
     """Whether the file was left whole and synced: else its WAL may hold what a power cut would take back."""
-    return host.address not in host.node.suspect and not os.path.exists(f"{path}-wal")
+    return host.address not in host.node.quarantine.suspect and not is_there(Path(f"{path}-wal"))
 
 
-def _make_durable(host: Host, database: Database) -> None:
-    """Runs in a thread."""
+def _make_trusted(host: Host, database: Database, damaged: bool) -> None:
+    """Have what was committed on the device, after making sure of a file that was found damaged. Runs in a thread."""
     host.node.file_ops.renew_wal(database.path)
+    if damaged:
+        database.examine()
     if not host.node.file_ops.checkpoint(host.address, database, wait=True):  # a reader is in the way
         database.sync()
 
 
 def _identified(host: Host, database: Database) -> dict[str, object]:
-    """The file's meta data, after making sure that it is this actor's file."""
+    """The file's meta data, after making sure that it is this actor's file, with nothing in it that could run."""
+    found = stranger(database.rows(SCHEMA_OBJECTS), host.kind.triggers)
+    if found is not None:
+        raise NotADatabase(f"{found} in it was not made by z0")
     try:
         meta: dict[str, object] = dict(database.rows("SELECT key, value FROM z0_meta"))
     except QueryError as error:
-        raise ActorFileError(str(database.path), f"not a file of z0 ({error})") from error
-    if meta.get("schema") in UPGRADES:
-        meta["schema"] = _upgrade(database, cast(int, meta["schema"]))
-    if meta.get("schema") != SCHEMA_VERSION:
-        reason = f"schema version {meta.get('schema')}, but this z0 knows {SCHEMA_VERSION}; use a newer z0"
+        raise NotADatabase(f"not a file of z0 ({error})") from error
+    schema = meta.get("schema")
+    if schema in UPGRADES:
+        meta["schema"] = schema = _upgrade(database, schema)
+    if schema != SCHEMA_VERSION:
+        if not isinstance(schema, int) or schema < SCHEMA_VERSION:
+            raise NotADatabase(f"its schema version is {schema!r}, which is none of z0's")
+        reason = f"schema version {schema}, but this z0 knows {SCHEMA_VERSION}; use a newer z0"
         raise ActorFileError(str(database.path), reason)
     if not all(isinstance(meta.get(count, 0), int) for count in ("migrations", "purged")):
-        raise ActorFileError(str(database.path), "its table z0_meta is damaged; put a backup in its place")
-    found = (meta.get("tenant"), meta.get("namespace"), meta.get("name"))
-    if found != tuple(host.address):
-        raise ActorFileError(str(database.path), f"the file of {found}, not of {tuple(host.address)}; was it moved?")
+        raise NotADatabase("its table z0_meta is damaged")
+    whose = (meta.get("tenant"), meta.get("namespace"), meta.get("name"))
+    if whose != tuple(host.address):
+        raise NotADatabase(f"the file of {whose}, not of {tuple(host.address)}; was it moved?")
     return meta
 
 
@@ -227,20 +240,26 @@ def _opened(host: Host) -> None:
     host.node.opened(host)
 
 
-def fail_opening(host: Host, error: BaseException) -> None:
-    """An actor could not be opened: fail the messages that wait for it."""
-    failure = presentable(_as_told(host, error))
+def fail_opening(host: Host, error: BaseException) -> BaseException:
+    """An actor could not be opened: fail the messages that wait for it; what they are told."""
+    told = _as_told(host, error)
+    failure = presentable(told)
     for message in host.mailbox:
         if not message.reply.done():
             message.reply.set_exception(failure)
     host.mailbox.clear()
     host.reset(f"it could not be opened: {error}")
+    return told
 
 
 def _as_told(host: Host, error: BaseException) -> BaseException:
     """What the callers of an actor are told that could not be opened."""
+    quarantine = host.node.quarantine
     if isinstance(error, DatabaseFailure):
-        host.node.suspect.add(host.address)
+        quarantine.failed(host.address, _path(host), error)
+    if host.address in quarantine:
+        return quarantine.refusal(host.address)
+    if isinstance(error, (DatabaseFailure, StorageFailed)):
         host.reason = f"it could not be opened: {error}"
         return host.reset_error()
     if isinstance(error, asyncio.CancelledError):
@@ -265,6 +284,8 @@ async def close(host: Host, reason: str) -> None:
     except BaseException as error:
         if isinstance(error, Exception) and host.state is not State.RESET:
             log.warning("actor %s was not closed cleanly", host.address, exc_info=True)
+        if isinstance(error, DatabaseFailure):
+            host.node.quarantine.failed(host.address, host.database.path, error)
         host.reset(f"closing failed: {error!r}")
         if not isinstance(error, (Exception, Aborted)):
             raise
@@ -327,9 +348,11 @@ async def _leave(host: Host) -> None:
 def _list(host: Host, facts: int | None) -> None:
     """Have the catalogue say how the actor was left, its file complete."""
     node, due = host.node, host.alarms.due
-    with contextlib.suppress(OSError):
+    try:
         size = host.database.path.stat().st_size
-        node.catalog.update(host.address, size, facts, host.version, node.clock.now_us())
+    except OSError:  # somebody took it away; that it was there is known, so that it is missed
+        size = 0
+    node.catalog.update(host.address, size, facts, host.version, node.clock.now_us())
     if host.kind.alarm is not None:
         node.alarm_index.left(host.address, due, partial(node.wakeups.evicted, due))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from .errors import DataDirLocked
@@ -23,8 +24,9 @@ class DirectoryLock:
             holder = os.pread(self._file, 32, 0).strip()
             os.close(self._file)
             raise DataDirLocked(str(directory), int(holder) if holder.isdigit() else None) from None
-        os.ftruncate(self._file, 0)
-        os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
+        with suppress(OSError):  # a full disk: the lock is held all the same, and names nobody
+            os.ftruncate(self._file, 0)
+            os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
 
     def release(self) -> None:
         """Let others have it; harmless when released before."""

@@ -59,6 +59,7 @@ class Metrics:
         self.threaded = 0  # commits by a thread
         self.commit_failures = 0
         self.resets: Counter[str] = Counter()  # by namespace
+        self.quarantines: Counter[str] = Counter()  # by namespace
         self.activations: Counter[str] = Counter()  # by namespace
         self.first_activations: Counter[str] = Counter()  # by namespace
         self.evictions: Counter[str] = Counter()  # by reason

@@ -32,22 +32,17 @@ from .lock import DirectoryLock
 from .mailbox import Load
 from .metrics import Metrics
 from .names import Address, check_name
+from .quarantine import Quarantine
 from .rest import Rest
 from .room import Room
 from .threads import Threads
 from .wakeups import Wakeups
+from .wal import check_version
 from .watchdog import Watchdog
 
 A = TypeVar("A", bound=Actor)
 
 _CRASHED = "the runtime crashed"
-_WAL_RESET_BUG_FIXED = (3, 51, 3)
-
-
-def _check_sqlite() -> None:
-    """Refuse a SQLite whose WAL can lose commits. Raises RuntimeError."""
-    if tuple(map(int, SQLITE_VERSION.split("."))) < _WAL_RESET_BUG_FIXED:
-        raise RuntimeError(f"SQLite {SQLITE_VERSION} has the WAL-reset bug; install apsw >= 3.54")
 
 
 class Node:
@@ -65,7 +60,7 @@ class Node:
         executor: Executor | None = None,
     ) -> None:
         """Nothing is opened yet. `vfs` and `executor`: where SQLite runs (simulation, fault injection)."""
-        _check_sqlite()
+        check_version(SQLITE_VERSION)
         self.path = path
         self.folder = path.resolve()  # the same wherever the program goes, and without links
         self.clock = clock
@@ -79,11 +74,11 @@ class Node:
         self._namespaces: dict[str, Kind] = {}
         self.hosts: OrderedDict[Address, Host] = OrderedDict()  # least recently used first
         self.closing: dict[Address, Host] = {}  # their files are not closed yet; a successor waits
-        self.suspect: set[Address] = set()  # storage failed: a full checkpoint must succeed before the next message
         self.dirty = 0  # actors with a turn that is not durable
         self.held: set[Host] = set()  # ... whose COMMIT a test holds up
         self.load = Load()
         self.metrics = Metrics()
+        self.quarantine = Quarantine(clock, self.metrics)
         self.calls = 0  # messages that wrote nothing
         self.draining = False
         self.attentive = False  # somebody waits for an actor to rest

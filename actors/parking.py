@@ -90,6 +90,9 @@ class Parking:
         host = self._host
         if host.dead or host.gate.parked or host.turn is not None:
             return
+        if host.created:
+            host.created = False
+            host.node.catalog.stored(host.address)
         try:
             due = host.database.checkpoint_due(host.node.limits.checkpoint_pages)
         except DatabaseFailure as failure:
@@ -107,7 +110,7 @@ class Parking:
 
         def done(error: BaseException | None) -> None:
             if error is not None:
-                host.storage_failed(DatabaseFailure(str(error)))
+                host.storage_failed(error)
             else:
                 host.node.metrics.checkpoints += 1
 
@@ -155,7 +158,7 @@ class Parking:
 
         def done(error: BaseException | None) -> None:
             if error is not None:
-                host.storage_failed(DatabaseFailure(f"sync: {error}"))
+                host.storage_failed(error)
 
         self.run(host.database.sync, done)
 

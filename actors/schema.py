@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
+from .guard import is_ours
+
 SCHEMA_VERSION = 2
 """Version of the tables below; stored in each file. A newer one is refused, an older one upgraded when it is opened."""
 
@@ -39,3 +44,18 @@ UPGRADES = {
     ),
 }
 """What leads from each older version to the next."""
+
+SCHEMA_OBJECTS = "SELECT type, name, sql FROM sqlite_schema"
+
+
+def stranger(objects: Iterable[tuple[Any, ...]], triggers: frozenset[str]) -> str | None:
+    """What bears a name of ours in a file's schema, could run code and is none of `triggers` (their texts).
+
+    Tables are only read and written; a view or a virtual table in the place of one, or a trigger on one, would run.
+    """
+    for type, name, sql in objects:
+        if not (isinstance(name, str) and is_ours(name)) or (type == "trigger" and sql in triggers):
+            continue
+        if type not in ("table", "index") or "VIRTUAL" in str(sql).upper().split()[:2]:
+            return f"{type} {name!r}"
+    return None

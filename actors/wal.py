@@ -6,8 +6,15 @@ is not tried again for a while.
 
 from __future__ import annotations
 
+_WAL_RESET_BUG_FIXED = (3, 51, 3)
 _PAGES_PER_ROW = 5  # a row with its index entries rarely changes more
 _MEASURE_FIRST, _MEASURE_LEAST, _MEASURE_MOST, _MEASURE_BUSY = 1, 8, 16, 500  # rows; busy: a reader is in the way
+
+
+def check_version(version: str) -> None:
+    """Refuse a SQLite whose WAL can lose commits. Raises RuntimeError."""
+    if tuple(map(int, version.split("."))) < _WAL_RESET_BUG_FIXED:
+        raise RuntimeError(f"SQLite {version} has the WAL-reset bug; install apsw >= 3.54")
 
 
 class WalAccount:

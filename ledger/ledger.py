@@ -9,16 +9,16 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from hashlib import blake2b
 from typing import Any, Unpack, cast
 
+from msgspec import MsgspecError
 from msgspec.structs import astuple
 
 from z0.actors.clock import Clock
 from z0.actors.codec import same_json
 from z0.actors.database import Row
-from z0.actors.errors import CommitUnknown, ConstraintFailed, IdempotencyConflict, QueryError
+from z0.actors.errors import ActorReset, CommitUnknown, ConstraintFailed, IdempotencyConflict, NotADatabase, QueryError
 from z0.actors.names import Address
 from z0.actors.writes import Writes
 
@@ -87,12 +87,18 @@ class Ledger:
         self.broken: dict[str, ProjectionError] = {}
         self._states: dict[str, Projection] = {}
         self._snapshot_seq: dict[str, int] = {}
-        row = writes.database.row(_HEAD)
-        if row is not None and [type(value) for value in row] != [int, bytes, int]:
-            raise LedgerCorrupt(self._entity, row[0], "has a hash or a time of another type")
-        self.saved: Saved = cast(Saved, row) if row else (0, chain.genesis(*address), 0)
+        self.saved = self._read_head(address)
         self._open_projections()
         writes.memory = self
+
+    def _read_head(self, address: Address) -> Saved:
+        row = self._writes.database.row(_HEAD)
+        if row is None:
+            return 0, chain.genesis(*address), 0
+        seq, hash, timestamp = row
+        if not (isinstance(hash, bytes) and isinstance(timestamp, int)):
+            raise LedgerCorrupt(self._entity, seq, "has no hash, or no time")
+        return seq, hash, timestamp
 
     @property
     def head(self) -> int:
@@ -132,7 +138,7 @@ class Ledger:
         row = rows[0]
         if row[17] == new.text and content(row) == content_of(new):  # as a rule to the letter
             return make_fact(f"{self._prefix}{row[0]}", *row[:17], new.data, row[18])
-        fact = fact_of(self._prefix, row)
+        fact = self._fact(row)
         differs = [name for name in CONTENT if getattr(fact, name) != getattr(new, name)]
         if not same_json(fact.data, new.data):
             differs.append("data")
@@ -239,7 +245,7 @@ class Ledger:
                 return None
             seq_or_id = int(tail)
         row = self._writes.row(_BY_SEQ, seq_or_id) if 0 < seq_or_id <= INT64_MAX else None
-        return None if row is None else fact_of(self._prefix, row)
+        return None if row is None else self._fact(row)
 
     def count(self, **filters: Unpack[Filters]) -> int:
         """How many facts pass all filters. Raises InvalidQuery."""
@@ -277,6 +283,11 @@ class Ledger:
             except QueryError:  # a text that is none; which one?
                 end = seq + 1
                 rows = self._readable_row(end)
+            except ActorReset as reset:
+                if not isinstance(reset.__cause__, NotADatabase):
+                    raise
+                reason = f"or one after it cannot be read ({reset.__cause__})"
+                raise LedgerCorrupt(self._entity, seq + 1, reason) from reset
             seq, head = chain.follow(rows, head, self._entity, seq)
             if seq != end:
                 raise LedgerCorrupt(self._entity, seq + 1, "is missing")
@@ -375,7 +386,13 @@ class Ledger:
     # Database
 
     def _facts(self, sql: str, *bindings: Any) -> Iterator[Fact]:
-        return map(partial(fact_of, self._prefix), self._rows(sql, *bindings))
+        return map(self._fact, self._rows(sql, *bindings))
+
+    def _fact(self, row: Row) -> Fact:
+        try:
+            return fact_of(self._prefix, row)
+        except (MsgspecError, TypeError) as error:
+            raise LedgerCorrupt(self._entity, row[0], f"holds data that is not JSON ({error})") from error
 
     def _rows(self, sql: str, *bindings: Any) -> list[Row]:
         return self._writes.rows(sql, *bindings)

@@ -20,10 +20,10 @@ import pytest
 import z0
 from tests.proofs import Proof
 from tests.simulation import Simulation, explore
-from z0.actors.database import open_reader
 from z0.actors.errors import DatabaseFailure
 from z0.actors.names import Address, file_path
 from z0.actors.node import Node
+from z0.actors.reader import Reader
 from z0.testing import Point, crash, fault
 
 T = TypeVar("T")
@@ -140,7 +140,7 @@ class Stage:
         path = self.simulation.path / file_path(*Address("default", namespace, name))
         if not path.exists():
             return False
-        with open_reader(path) as reader:
+        with Reader(path) as reader:
             return bool(reader.rows("SELECT 1 FROM facts WHERE external_id = ?", key))
 
     # What goes wrong

@@ -1,6 +1,6 @@
 """Storage that fails: no acknowledgement leaves, callers get a typed error, others go on, and the actor recovers.
 
-Every n-th call of each kind fails in turn, until none is left to fail.
+These are the cases that say what each failure means; test_fault_sweep.py has every call fail.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -143,52 +142,6 @@ async def post_all(runtime: z0.Runtime, disk: SimulatedDisk, mode: Mode, outcome
             await each
     else:
         await asyncio.gather(*posts)
-
-
-async def fails_at(n: int, path: Path, disk: SimulatedDisk, kind: Kind, mode: Mode, error: Error) -> bool:
-    """Have the n-th call of a kind fail once; whether there was one."""
-    outcomes: dict[str, str] = {}
-    async with z0.Runtime(path, clock=VirtualClock(), vfs=disk.name, limits=LIMITS[mode]) as runtime:
-        disk.log.clear()
-        disk.fail(kind, n, error=error)
-        await post_all(runtime, disk, mode, outcomes)
-        disk.heal()
-        assert len(disk.failures) <= 1
-        hit = {key[0] for key, outcome in outcomes.items() if outcome != "acknowledged"}
-        assert all(f"/{name}.sqlite" in disk.failures[0].file for name in hit)  # the others went on
-        await check(runtime, outcomes)
-        await post_all(runtime, disk, mode, outcomes)
-        assert set(outcomes.values()) == {"acknowledged"}
-        await check(runtime, outcomes)
-        fired = bool(disk.failures)
-    async with z0.Runtime(path, clock=VirtualClock()) as runtime:
-        await check(runtime, outcomes)
-        assert [await runtime.get(Till, name).count_facts() for name in NAMES] == [POSTS] * len(NAMES)
-    return fired
-
-
-@pytest.mark.parametrize("mode", LIMITS)
-@pytest.mark.parametrize(
-    ("kind", "error"),
-    [
-        ("write", "io"),
-        ("sync", "io"),
-        ("open", "io"),
-        ("read", "io"),
-        ("size", "io"),
-        ("truncate", "io"),
-        ("delete", "io"),
-        pytest.param("write", "full", marks=pytest.mark.slow),
-    ],
-)
-async def test_whichever_call_fails_nothing_acknowledged_is_lost(
-    disk: SimulatedDisk, kind: Kind, error: Error, mode: Mode
-) -> None:
-    for n in itertools.count(1):
-        with tempfile.TemporaryDirectory(dir=MEMORY) as path:
-            if not await fails_at(n, Path(path), disk, kind, mode, error):
-                break
-    assert n > 1
 
 
 # What a failing commit means, case by case

@@ -213,7 +213,7 @@ async def test_damaged_data_of_a_fact_is_an_error_that_names_it(tmp_path: Path) 
     async with z0.Runtime(tmp_path) as runtime:
         await fill(runtime, "a", 3)
     tamper(file_of(tmp_path, "a"), "UPDATE facts SET data = '{' WHERE seq = 2")
-    with pytest.raises(ActorFileError, match="data of fact 2"):
+    with pytest.raises(ActorFileError, match="fact 2 is damaged"):
         list(inspect.facts(file_of(tmp_path, "a")))
 
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 import z0
 from z0.actors.clock import EPOCH
-from z0.actors.database import open_reader
 from z0.actors.names import file_path
+from z0.actors.reader import Reader
 from z0.testing import VirtualClock, crash, temporary_runtime
 
 
@@ -115,7 +115,7 @@ async def holds(purse: Purse, *amounts: int) -> None:
 def snapshots(runtime: z0.Runtime, cls: type[z0.Entity], name: str) -> dict[str, tuple[int, int, Any]]:
     """Version, seq and state of each snapshot in the file."""
     path = runtime.path / file_path("default", cls.namespace or cls.__name__, name)
-    with open_reader(path) as file:
+    with Reader(path) as file:
         rows = file.rows("SELECT projection, version, seq, state FROM z0_snapshots")
     return {name: (version, seq, msgspec.msgpack.decode(state)) for name, version, seq, state in rows}
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 import z0
 from z0.actors.clock import EPOCH
-from z0.actors.database import Reader, open_reader
 from z0.actors.names import file_path
+from z0.actors.reader import Reader
 from z0.ledger import query
 from z0.testing import VirtualClock, temporary_runtime
 
@@ -331,7 +331,7 @@ class Indexed(z0.Entity):
 @contextmanager
 def reader(runtime: z0.Runtime, cls: type[z0.Entity], name: str) -> Iterator[Reader]:
     """A read-only connection to the file of an evicted entity."""
-    with open_reader(runtime.path / file_path("default", cls.namespace or cls.__name__, name)) as file:
+    with Reader(runtime.path / file_path("default", cls.namespace or cls.__name__, name)) as file:
         yield file
 
 

@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 
 import z0
-from z0.actors.database import open_reader
 from z0.actors.gates import pass_once
 from z0.actors.names import Address, file_path
+from z0.actors.reader import Reader
 from z0.testing import Point, VirtualClock, crash, fault, temporary_runtime
 
 DOCS = Path(__file__).parent.parent / "docs" / "testing.md"
@@ -74,7 +74,7 @@ async def runtime(clock: VirtualClock, go: asyncio.Event) -> AsyncIterator[z0.Ru
 
 def on_disk(runtime: z0.Runtime, name: str = "a") -> int:
     """How many committed writes the actor's file holds."""
-    with open_reader(runtime.path / file_path(*Address("default", "Counter", name))) as reader:
+    with Reader(runtime.path / file_path(*Address("default", "Counter", name))) as reader:
         return len(reader.rows("SELECT 1 FROM z0_kv"))
 
 

@@ -93,8 +93,9 @@ def test_packages_are_imported_by_one_name_only() -> None:
     assert importers({"actors", "ledger", "workflows", "bench"}, modules(*FOLDERS, "tests")) == set()
 
 
-def test_only_the_database_talks_to_sqlite() -> None:
-    assert importers({"apsw", "sqlite3"}, modules(*ENGINE)) <= {"actors/database.py", "z0/disk.py"}
+def test_only_the_database_its_readers_and_the_simulated_disk_talk_to_sqlite() -> None:
+    doors = {"actors/database.py", "actors/reader.py", "z0/disk.py"}
+    assert importers({"apsw", "sqlite3"}, modules(*ENGINE)) <= doors
 
 
 def test_only_the_clock_reads_time_and_randomness() -> None:

@@ -37,6 +37,7 @@ from z0.actors.errors import (
     Overloaded,
     QueryError,
     RuntimeClosed,
+    StorageFailed,
     Z0Error,
 )
 from z0.actors.idempotency import idempotent
@@ -96,6 +97,7 @@ __all__ = [
     "Runtime",
     "RuntimeClosed",
     "Storage",
+    "StorageFailed",
     "SystemClock",
     "Tenant",
     "Verification",

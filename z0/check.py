@@ -76,7 +76,10 @@ def check_all(data: Path, tenant: str | None = None) -> Iterator[Checked]:
                 whose = Address(*at) if actor is None else Address(actor.tenant, actor.namespace, actor.name)
                 yield Checked(*whose, str(file), 0, None, str(error))
             continue
-        if checked.facts < remembered and checked.problem is None:
+        address = Address(checked.tenant, checked.namespace, checked.name)
+        if file != data / file_path(*address) and checked.problem is None:
+            checked = msgspec.structs.replace(checked, problem=f"{file}: is the file of {address}; was it moved?")
+        elif checked.facts < remembered and checked.problem is None:
             problem = f"{file}: ends at fact {checked.facts}, but the catalogue remembers {remembered}"
             checked = msgspec.structs.replace(checked, problem=problem)
         yield checked

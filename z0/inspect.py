@@ -17,11 +17,13 @@ import msgspec
 
 from z0.actors.catalog import CATALOG_FILE
 from z0.actors.codec import decode
-from z0.actors.database import Reader, open_reader
 from z0.actors.errors import ActorFileError
 from z0.actors.names import DEFAULT_TENANT, Address, check_name, file_path
+from z0.actors.reader import Reader
 from z0.ledger.errors import LedgerCorrupt
 from z0.ledger.fact import COLUMNS, INT64_MAX, Fact, fact_of, id_prefix
+
+T = TypeVar("T", bound=msgspec.Struct)
 
 PAGE = 1_000
 KEYS_SHOWN = 100
@@ -126,7 +128,7 @@ def actors(
     """The actors that the catalogue lists, by tenant, namespace and name."""
     if not data.is_dir():
         raise ActorFileError(str(data), "no such data directory")
-    with open_reader(data / CATALOG_FILE) as reader:
+    with Reader(data / CATALOG_FILE) as reader:
         most = -1 if limit is None else limit
         columns = _columns(reader, "actors")
         sql = _ACTORS.format(version="version" if "version" in columns else "NULL")  # a catalogue of the first schema
@@ -146,7 +148,7 @@ def _fresh(data: Path, summary: Summary) -> Summary:
     file = data / summary.path
     if summary.size is not None or not file.is_file():
         return summary
-    with open_reader(file) as reader:
+    with Reader(file) as reader:
         return msgspec.structs.replace(summary, size=file.stat().st_size, facts=_head(file, reader)[0])
 
 
@@ -194,7 +196,7 @@ def _typed(file: Path, kind: type[S], rows: Iterable[Sequence[object]]) -> list[
 @contextmanager
 def moment(file: Path) -> Iterator[tuple[Reader, Address, int]]:
     """One moment of an actor's file, with whose it is and its schema."""
-    with open_reader(file) as reader:
+    with Reader(file) as reader:
         reader.rows("BEGIN")
         meta: dict[str, Any] = {}
         if reader.has_table("z0_meta"):
@@ -274,7 +276,7 @@ def wakeups(
     """The actors that will wake by themselves, those in memory first, then by time; as the catalogue knows them."""
     if not data.is_dir():
         raise ActorFileError(str(data), "no such data directory")
-    with open_reader(data / CATALOG_FILE) as reader:
+    with Reader(data / CATALOG_FILE) as reader:
         most = -1 if limit is None else limit
         active = "active" if "active" in _columns(reader, "actors") else "0"
         rows = reader.rows(_WAKEUPS.format(active=active), tenant, tenant, namespace, namespace, most)

@@ -114,6 +114,9 @@ class _NodeCollector:
             "namespace",
         )
         yield _counter("z0_resets", "Actors whose memory was dropped after a failure.", metrics.resets, "namespace")
+        yield _counter(
+            "z0_quarantines", "Actors whose files were found damaged, or not theirs.", metrics.quarantines, "namespace"
+        )
         yield _counter("z0_evictions", "Idle actors that were closed.", metrics.evictions, "reason")
         yield CounterMetricFamily(
             "z0_checkpoints", "WALs of open actors copied into their databases.", value=metrics.checkpoints
@@ -147,6 +150,11 @@ class _NodeCollector:
         for namespace, count in Counter(host.address.namespace for host in hosts).items():
             resident.add_metric([namespace], count)
         yield resident
+        yield GaugeMetricFamily(
+            "z0_quarantined_actors",
+            "Actors that answer with an error until their files are right.",
+            value=len(node.quarantine),
+        )
         yield GaugeMetricFamily("z0_open_files", "Actors that have a place for their open file.", value=node.room.taken)
         yield GaugeMetricFamily(
             "z0_mailbox_messages",

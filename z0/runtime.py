@@ -14,6 +14,7 @@ from z0.actors.call import Deadline
 from z0.actors.catalog import ActorInfo
 from z0.actors.clock import Clock, Span, SystemClock
 from z0.actors.durability import Mode
+from z0.actors.errors import DatabaseFailure, StorageFailed
 from z0.actors.limits import Limits
 from z0.actors.names import DEFAULT_TENANT, Address, check_name
 from z0.actors.node import Node
@@ -138,8 +139,11 @@ class Runtime(Tenant):
         return Tenant(self.node, tenant)
 
     async def open(self) -> None:
-        """Open; `async with` does it. Raises DataDirLocked."""
-        self.node.open()
+        """Open; `async with` does it. Raises DataDirLocked, ActorFileError for a damaged catalogue, StorageFailed."""
+        try:
+            self.node.open()
+        except (DatabaseFailure, OSError) as error:
+            raise StorageFailed(str(self.path), str(error)) from error
 
     async def close(self) -> None:
         """Drain and close; `async with` does it."""
