@@ -1,4 +1,4 @@
-"""SQLite: the only module that knows apsw. One `Database` is the one connection that writes an actor's file.
+"""SQLite, for whoever writes: one `Database` is the one connection that writes an actor's file.
 
 Errors come out as two kinds: `QueryError` (the statement was refused and changed nothing; go on) and
 `DatabaseFailure` (the file or the connection can no longer be trusted: the owner must stop using it).

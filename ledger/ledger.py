@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, Unpack, cast
 
-from msgspec import MsgspecError
 from msgspec.structs import astuple
 
 from z0.actors.clock import Clock
@@ -389,10 +388,7 @@ class Ledger:
         return map(self._fact, self._rows(sql, *bindings))
 
     def _fact(self, row: Row) -> Fact:
-        try:
-            return fact_of(self._prefix, row)
-        except (MsgspecError, TypeError) as error:
-            raise LedgerCorrupt(self._entity, row[0], f"holds data that is not JSON ({error})") from error
+        return fact_of(self._prefix, row)
 
     def _rows(self, sql: str, *bindings: Any) -> list[Row]:
         return self._writes.rows(sql, *bindings)

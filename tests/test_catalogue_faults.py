@@ -132,7 +132,7 @@ async def test_a_new_catalogue_leaves_nobody_out_whose_file_cannot_be_read_now(
     def failing(path: Path) -> Any:
         raise z0.StorageFailed(str(path), "disk I/O error")
 
-    monkeypatch.setattr(catalog, "open_reader", failing)
+    monkeypatch.setattr(catalog, "Reader", failing)
     with pytest.raises(z0.StorageFailed):
         await z0.Runtime(tmp_path).open()
     monkeypatch.undo()

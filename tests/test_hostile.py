@@ -124,7 +124,7 @@ async def test_no_link_leads_out_of_the_data_directory(folder: Path, where: str,
         async with z0.Runtime(folder) as runtime:
             await runtime.get(Inbox, "b").append("t")
     except z0.ActorFileError as error:
-        assert "symbolic link" in str(error)  # noqa: PT017  # or it was replaced, which is as good
+        assert "link" in str(error)  # noqa: PT017  # or it was replaced, which is as good
     else:
         assert not place.is_symlink()
     assert {path: path.stat().st_mtime_ns for path in outside.rglob("*")} == before
