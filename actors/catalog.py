@@ -243,10 +243,15 @@ class Catalog:
             raise self._damaged(error) from error
 
     async def flushed(self) -> None:
-        """Return when everything noted so far is written, or could not be now: it is all in the actors' files."""
+        """Return when everything noted so far is written, or could not be now: it is all in the actors' files.
+
+        Raises RuntimeClosed when the catalogue was closed meanwhile.
+        """
         if self.writing or self._waiting:
             with contextlib.suppress(DatabaseFailure):
                 await asyncio.shield(self.written("SELECT 1", ()))
+        if self._closed:
+            raise RuntimeClosed
 
     async def close(self) -> None:
         """Write what is noted and close."""

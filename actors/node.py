@@ -24,7 +24,6 @@ from .database import SQLITE_VERSION
 from .durability import Mode, durability_of
 from .errors import NamespaceConflict, RuntimeClosed
 from .fileops import FileOps
-from .gates import pass_once
 from .host import Host, State
 from .kind import Kind
 from .limits import Limits
@@ -362,9 +361,8 @@ class Node:
             host.reset(reason)
         for task in [*self.stopping, *self._opening]:
             task.cancel()
-        while self._tasks:
-            await asyncio.gather(*self._tasks, return_exceptions=True)
-            await pass_once()
+        while running := [task for task in self._tasks if not task.done()]:
+            await asyncio.wait(running)
         for host in list(self.closing.values()):
             host.reset(reason)  # its closing never began
             await host.closed

@@ -377,10 +377,22 @@ async def _end_under_load(stage: Stage, end: Callable[[], Awaitable[None]]) -> N
         for caller in "pq"
         for name, actor in actors.items()
     ]
+    callers += [asyncio.create_task(_list(stage)) for _ in range(2)]
     await stage.clock.sleep(stage.simulation.one_of([0, 0.001, 0.1, 2]))
     await end()
     await at_once(*callers)
     await stage.reopen()
+
+
+async def _list(stage: Stage) -> None:
+    """Look into the catalogue until the runtime is closed."""
+    while True:
+        try:
+            await stage.runtime.list(Player)
+            await stage.runtime.versions(Player)
+        except z0.RuntimeClosed:
+            return
+        await stage.clock.sleep(0.01)
 
 
 @scenario(Player, Host, Sleeper)

@@ -13,7 +13,7 @@ import pytest
 import z0
 from z0.actors.errors import DatabaseFailure
 from z0.actors.threads import Threads, Work
-from z0.testing import VirtualClock, temporary_runtime
+from z0.testing import VirtualClock, crash, temporary_runtime
 
 
 class Later(Executor):
@@ -129,3 +129,19 @@ async def test_the_catalogue_writes_one_batch_at_a_time(monkeypatch: pytest.Monk
         assert len(batches) == 2
         monkeypatch.undo()
         batches[1](None, None)
+
+
+async def test_who_looks_into_a_catalogue_that_is_closed_meanwhile_is_told() -> None:
+    executor = Later()
+    async with temporary_runtime(memory=True, executor=executor) as runtime:
+        runtime.node.catalog.note("SELECT 1", ())
+        listing = asyncio.create_task(runtime.list(Counter))
+        await asyncio.sleep(0)
+        for _ in range(2):  # what was noted, and what the list waits for
+            executor.run()
+            await asyncio.sleep(0)
+        assert not listing.done()
+        runtime.node.catalog.abandon()
+        with pytest.raises(z0.RuntimeClosed):
+            await listing
+        await crash(runtime)
