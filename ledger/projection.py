@@ -71,7 +71,7 @@ class ProjectionType:
         if snapshot is None:
             return self.cls(), 0
         try:
-            if snapshot.version == self.cls.version and 0 <= snapshot.seq <= head:
+            if snapshot.version == self.cls.version and type(snapshot.seq) is int and 0 <= snapshot.seq <= head:
                 return self._decode(snapshot.state), snapshot.seq
         except Exception:  # damaged, or the class changed without its version: never authoritative, so rebuilt
             log.warning("a snapshot of projection %s cannot be read: it is rebuilt", self.name, exc_info=True)
