@@ -367,7 +367,10 @@ class Ledger:
         self.broken.pop(name, None)
         try:
             for start in range(seq, self.head, _CHUNK):
-                kind.fold(state, self._facts(_RANGE, start, min(start + _CHUNK, self.head)))
+                facts = list(self._facts(_RANGE, start, min(start + _CHUNK, self.head)))
+                if not facts:
+                    raise LedgerCorrupt(self._entity, start + 1, "is missing")
+                kind.fold(state, facts)
         except ProjectionError as error:
             self.broken[name] = error
             self._states.pop(name, None)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import os
 import random
 import time
@@ -27,8 +28,8 @@ MAILBOX = 100
 
 
 def at(part: float, values: list[float]) -> float:
-    """The value that this part of them does not exceed."""
-    return sorted(values)[min(len(values) - 1, int(len(values) * part))]
+    """The value that this part of them does not exceed; of none, none is small enough."""
+    return math.inf if not values else sorted(values)[min(len(values) - 1, int(len(values) * part))]
 
 
 def living() -> int:
@@ -125,7 +126,7 @@ async def test_a_mailbox_without_its_bound_is_caught() -> None:
         await twice_the_capacity(1, mailbox=100 * MAILBOX)
 
 
-ATTEMPTS = 3  # for a machine that is busy with something else just then
+ATTEMPTS = 5  # for a machine that is busy with something else just then
 
 
 class Flooded(NamedTuple):
@@ -140,7 +141,7 @@ class Flooded(NamedTuple):
 
 async def flooded(seconds: float) -> Flooded:
     """Send an actor twice what it can compute, for so long; times as not exceeded by 99 of 100."""
-    async with temporary_runtime(limits=z0.Limits(mailbox_messages=2 * MAILBOX)) as runtime:
+    async with temporary_runtime(limits=z0.Limits(mailbox_messages=MAILBOX)) as runtime:
         desk, now = runtime.get(Desk, "a"), time.perf_counter
         peak = await peak_of(desk, seconds / 2)
         flood, began, sent = Flood(), now(), 0

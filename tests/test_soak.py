@@ -22,6 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+import apsw
 import pytest
 
 import z0
@@ -35,7 +36,7 @@ PAGE = 4_096
 LIMITS = z0.Limits(
     open_files=60, idle_seconds=0.5, checkpoint_pages=200, checkpoint_pages_max=800, mailbox_messages=200
 )
-WAL_BYTES = 2 * LIMITS.checkpoint_pages_max * PAGE  # the bound, and what one turn may add to it
+WAL_BYTES = 4 * 1_000 * PAGE  # the catalogue's is the longest: 1,000 pages, and what comes until it is copied whole
 
 
 class Oops(Exception):
@@ -92,6 +93,10 @@ class Sample(NamedTuple):
     """What the process holds at one moment."""
 
     rss: int
+    objects: int
+    """That Python's garbage collector knows."""
+    sqlite: int
+    """Bytes that SQLite has in use, page caches included."""
     descriptors: int
     threads: int
     tasks: int
@@ -106,7 +111,7 @@ def sample(folder: Path) -> Sample:
         with suppress(FileNotFoundError):
             logs = max(logs, log.stat().st_size)
     held = len(os.listdir("/proc/self/fd")), threading.active_count(), len(asyncio.all_tasks())
-    return Sample(pages * PAGE, *held, logs)
+    return Sample(pages * PAGE, len(gc.get_objects()), apsw.memory_used(), *held, logs)
 
 
 class Load:
@@ -219,13 +224,16 @@ def report(proof: Proof, warm: list[Sample]) -> None:
 def judge(warm: list[Sample]) -> None:
     """Compare the second half with the first."""
     early, late = warm[: len(warm) // 2], warm[len(warm) // 2 :]
-    # The allocator gives memory back as it likes: a few percent are noise, a leak grows with the thousands of messages.
-    assert median(late, "rss") <= 1.03 * median(early, "rss") + 2 * MIB
+    # What is held is flat: a leak of one object in ten messages would show. What malloc holds besides grows slower and
+    # slower, with the largest burst that each of its arenas has seen.
+    assert median(late, "objects") <= 1.05 * median(early, "objects") + 2_000
+    assert median(late, "sqlite") <= 1.2 * median(early, "sqlite") + MIB
+    assert median(late, "rss") <= 1.1 * median(early, "rss") + 4 * MIB
     assert median(late, "descriptors") <= median(early, "descriptors") + 3
     assert max(each.descriptors for each in warm) <= 3 * LIMITS.open_files_max() + 40
     assert max(each.threads for each in late) <= max(each.threads for each in early) + 1
     assert median(late, "tasks") <= 1.2 * median(early, "tasks") + 10
-    assert max(each.wal for each in warm) <= WAL_BYTES
+    assert max(each.wal for each in late) <= min(WAL_BYTES, 1.5 * max(each.wal for each in early))
 
 
 def median(samples: list[Sample], name: str) -> int:
@@ -234,7 +242,7 @@ def median(samples: list[Sample], name: str) -> int:
 
 @pytest.mark.parametrize("leak", Sample._fields)
 def test_each_leak_is_caught(leak: str) -> None:
-    flat = Sample(rss=100 * MIB, descriptors=150, threads=20, tasks=40, wal=800 * PAGE)
+    flat = Sample(rss=100 * MIB, objects=40_000, sqlite=8 * MIB, descriptors=150, threads=20, tasks=40, wal=800 * PAGE)
     judge([flat] * 100)
     with pytest.raises(AssertionError):
         judge([flat._replace(**{leak: getattr(flat, leak) * (100 + 2 * number) // 100}) for number in range(100)])

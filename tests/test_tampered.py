@@ -201,6 +201,35 @@ def test_tampered_bytes_are_an_error_of_z0_and_no_traceback(proof: Proof, whole:
     assert not found, "\n".join(found)
 
 
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ("UPDATE facts SET seq = 4611686018427387904 WHERE seq = 5", z0.LedgerCorrupt),  # would be folded for ever
+        ("UPDATE facts SET hash = 'text' WHERE seq = 5", z0.LedgerCorrupt),
+        ("UPDATE facts SET data = '[' WHERE seq = 5", z0.LedgerCorrupt),
+        ("UPDATE z0_alarms SET due = 'text'", z0.ActorFileError),
+        ("UPDATE z0_meta SET value = 'text' WHERE key = 'migrations'", z0.ActorFileError),
+        ("UPDATE z0_snapshots SET seq = 1.5, state = x'c1'", None),  # never authoritative
+    ],
+)
+def test_what_is_tampered_with_is_named(
+    whole: Path, tmp_path: Path, change: str, error: type[Exception] | None
+) -> None:
+    shutil.copytree(whole, tmp_path / "data")
+    with contextlib.closing(sqlite3.connect(tmp_path / "data" / "default" / "Ledger" / "a.sqlite")) as database:
+        for (trigger,) in database.execute("SELECT name FROM sqlite_schema WHERE type = 'trigger'").fetchall():
+            database.execute(f"DROP TRIGGER {trigger}")
+        database.execute(change)
+        database.commit()
+
+    async def look() -> None:
+        async with z0.Runtime(tmp_path / "data", clock=VirtualClock()) as runtime:
+            with pytest.raises(error) if error else contextlib.nullcontext():
+                assert len(await runtime.get(Ledger, "a").query_facts()) == 5
+
+    asyncio.run(look())
+
+
 # Extensions
 
 ALLOWED = (*ATOMS, list, tuple, dict, set, frozenset, msgspec.msgpack.Ext, bytearray)
