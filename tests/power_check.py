@@ -103,17 +103,18 @@ async def check(path: Path, plan: Plan, marks: Iterable[object], *, fire: bool, 
     async with runtime(path, actors=[cls], clock=clock, executor=Now()) as opened:
         if fire:
             await clock.advance("2 hours")
+        # Before an actor is touched, for that would enter it into the catalogue.
+        listed = {
+            (tenant, info.name)
+            for tenant in sorted({tenant for tenant, _ in told.actors})
+            for info in await opened.tenant(tenant).list(cls)
+        }
         for tenant, name in sorted(told.actors):
             state = await opened.tenant(tenant).get(cls, name).audit(told.now)
             found += [(tenant, name, key) for key in state.keys if not key.startswith("before")]
             assert not (fire and state.owed), f"{name}: {state.owed} never ran"
             actor = (tenant, name)
             assert told.notes_kept[actor] <= state.notes <= told.notes[actor], "unconfirmed writes are lost"
-        listed = {
-            (tenant, info.name)
-            for tenant in sorted({tenant for tenant, _ in told.actors})
-            for info in await opened.tenant(tenant).list(cls)
-        }
         await crash(opened)
     compare(told, set(found), listed)
 
