@@ -429,7 +429,7 @@ async def test_sync_reaches_the_disk_though_a_reader_holds_the_file(disk: Simula
         reader.execute("SELECT * FROM z0_kv").fetchall()
         await shop.put("a", 2)
         await shop.charge_and_sync()
-        assert not {file for file in disk.volatile if file.endswith("-wal")}
+        assert not {file for file in disk.volatile if file.endswith("x.sqlite-wal")}
         reader.close()
 
 
