@@ -79,13 +79,13 @@ async def history_under_failures(simulation: Simulation) -> list[Event]:
 
 @pytest.mark.proof
 def test_histories_under_failures_crashes_and_evictions_are_linearizable(proof: Proof) -> None:
-    async def history(simulation: Simulation) -> None:
+    async def histories_under_failures(simulation: Simulation) -> None:
         events = await history_under_failures(simulation)
         proof.count("histories", len(NAMES))
         proof.count("operations", sum(event[0] == "ask" for event in events))
         proof.count("unknown outcomes", sum(1 if event[0] == "ask" else -1 for event in events))
 
-    explore(history, proof, full=500)
+    explore(histories_under_failures, proof, full=500)
 
 
 @pytest.mark.proof
@@ -99,7 +99,7 @@ async def test_histories_of_processes_that_are_killed_are_linearizable(proof: Pr
         async with z0.Runtime(data) as runtime:
             last = {str(n): await last_state(partial(runtime.get, Book), str(n)) for n in range(LEDGERS)}
         why = why_not(events, last)
-        assert why is None, f"{why}\nseed {seed}"
+        assert why is None, f"{why}\nagain: pytest tests/test_histories.py -k processes --seed {seed}"
         proof.count("histories", LEDGERS)
         proof.count("kills", INCARNATIONS)
         proof.count("operations", sum(event[0] == "ask" for event in events))
