@@ -353,3 +353,27 @@ async def test_the_log_tells_when_a_write_is_not_durable(disk: SimulatedDisk) ->
         await runtime.get(Till, "a").append("x", amount=1)
         assert wal(runtime, "a") in disk.volatile
         assert disk.calls("write") > 0
+
+
+@pytest.mark.parametrize("kind", ["make folder", "sync folder"])
+@pytest.mark.parametrize("error", ["io", "full"])
+async def test_a_folder_that_cannot_be_made_costs_an_error_and_the_next_message_makes_it(
+    tmp_path: Path, kind: Kind, error: Error
+) -> None:
+    with simulated_disk() as disk:
+        async with disk.runtime(tmp_path / "data", clock=VirtualClock()) as runtime:
+            await runtime.get(Till, "a").append("x")
+            till = runtime.tenant("another").get(Till, "a")
+            for n in itertools.count(1):
+                disk.fail(kind, n, error=error)
+                try:
+                    await till.append("x", idempotency_key="k")
+                except z0.ActorReset:
+                    assert disk.failures
+                else:
+                    break
+                await runtime.get(Till, "a").append("x")
+            assert n > 1
+            disk.heal()
+            assert (await till.append("x", idempotency_key="k")).seq == 1
+            assert await runtime.get(Till, "a").count_facts() == n
