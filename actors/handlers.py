@@ -68,11 +68,11 @@ def can_suspend(function: Callable[..., Any]) -> bool:
     return any(instruction.opname in _SUSPENDING for instruction in dis.get_instructions(code))
 
 
-def handlers_of(cls: type, base: type) -> dict[str, Handler]:
+def handlers_of(cls: type, base: type, hooks: frozenset[str] = HOOKS) -> dict[str, Handler]:
     """The messages of `cls`: each public `async def` that is not a hook and not of `base` itself."""
     found: dict[str, Handler] = {}
     for name in dir(cls):
-        if name.startswith("_") or name in HOOKS or hasattr(base, name):
+        if name.startswith("_") or name in hooks or hasattr(base, name):
             continue
         attribute = inspect.getattr_static(cls, name)
         function = attribute.function if isinstance(attribute, outside) else attribute

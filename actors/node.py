@@ -25,6 +25,7 @@ from .durability import Mode, durability_of
 from .errors import NamespaceConflict, RuntimeClosed
 from .fileops import FileOps
 from .files import make_folder
+from .followers import Followers
 from .gates import pass_once
 from .host import Host, State
 from .kind import Kind
@@ -84,6 +85,7 @@ class Node:
         self.held: set[Host] = set()  # ... whose COMMIT a test holds up
         self.load = Load()
         self.metrics = Metrics()
+        self.followers = Followers()
         self.calls = 0  # messages that wrote nothing
         self.draining = False
         self.attentive = False  # somebody waits for an actor to rest

@@ -49,7 +49,7 @@ class Entity(Actor):
     projections: ClassVar[Mapping[str, type[Projection]]] = {}
     """Projections by name, where annotations cannot say it."""
 
-    _z0_schema = ENTITY_SCHEMA
+    _z0_schema: ClassVar[tuple[str, ...]] = ENTITY_SCHEMA
     _z0_projections: ClassVar[dict[str, ProjectionType]] = {}
     _z0_accepts: ClassVar[frozenset[str]] = frozenset()
     ledger: Ledger

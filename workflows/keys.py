@@ -1,0 +1,33 @@
+"""What a step is called in the journal: kind, name and occurrence, below the step that it stands in. Pure."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from z0.actors.errors import InvalidName
+
+Kind = Literal["do", "sleep", "wait", "value", "patch"]
+_NAME_MAX = 256
+_ESCAPED = str.maketrans({"%": "%25", "/": "%2F", "#": "%23"})
+
+
+def key_of(parent: str, kind: Kind, name: str, occurrence: int) -> str:
+    """The key; `parent` is that of the step around it, or ""."""
+    own = f"{kind}:{name.translate(_ESCAPED)}#{occurrence}"
+    return f"{parent}/{own}" if parent else own
+
+
+def is_below(key: str, parent: str) -> bool:
+    """Whether the step stands in that one, however deep."""
+    return key.startswith(f"{parent}/")
+
+
+def check_step_name(name: object) -> str:
+    """The name of a step. Raises InvalidName, TypeError."""
+    if not isinstance(name, str):
+        raise TypeError(f"a step's name is a string, not {name!r}")
+    if not name or len(name) > _NAME_MAX:
+        raise InvalidName(f"step name {name[:40]!r}", f"has {len(name)} characters, not 1 to {_NAME_MAX}")
+    if not name.isprintable() and any(ord(character) < 0x20 for character in name):
+        raise InvalidName(f"step name {name!r}", "holds a control character")
+    return name
