@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from z0.actors.call import CURRENT, Call
 from z0.actors.clock import Span, Timer, seconds, to_us
 from z0.actors.errors import InvalidValue, LimitExceeded
 from z0.actors.within import within
@@ -17,12 +18,15 @@ from z0.actors.within import within
 from .errors import NonDeterminismError, NonRetryableError, StepInterrupted, StepTimeout, Suspended
 from .failure import failure_of
 from .history import Record
-from .retries import Retries, delay_after, settings_of, worth_another
+from .journal import Event
+from .keys import SentKeys
+from .retries import Retries, Settings, delay_after, settings_of, worth_another
+from .rollback import Rollback, Undo
 from .values import SIMPLE, loaded, returned_by, stored
 
 if TYPE_CHECKING:
     from .run import Run
-    from .step import Steps
+    from .step import StepContext, Steps
     from .workflow import Workflow
 
 _DELAY_SECONDS = 5.0  # that a delay function may take
@@ -99,10 +103,19 @@ class Attempts:
         self._options = options
         self._settings = record.settings or settings_of(options.retries, options.timeout)
         self._limit: Limit | None = None
+        self._waits = 0
 
     def outcome(self) -> Any:
         """What the journal says that came of it."""
         return self._run.outcome(self._record, returned_by(self._fn))
+
+    def event(self, event: Event) -> Event:
+        """What the entry is called that says this of the step."""
+        return event
+
+    def context(self, attempt: int, settings: Settings) -> StepContext:
+        """What the callback gets."""
+        return self._steps.inside(self, self._record, self._name, attempt, settings)
 
     async def make(self) -> Any:
         """Make attempts until one succeeds, or enough have failed. Raises the error of the last one."""
@@ -130,29 +143,39 @@ class Attempts:
                     run.end()
             record = self._record = await self._failed(record.attempts + 1, error)
             if record.done:
+                await run.host.durable()  # what fails around it is taken back without it
                 return self.outcome()
 
     async def _attempt(self, attempt: int) -> Any:
         run, workflow, record = self._run, self._run.workflow, self._record
         started = workflow.clock.now_us()
         if self._options.at_most_once:
-            workflow.note("attempt_started", record, attempt=attempt)
+            workflow.note(self.event("attempt_started"), record, attempt=attempt)
             await run.host.durable()
-        value = await self._call(attempt)
+        value = await self._call_with_keys(attempt)
+        run.check_live()
         what = f"the result of step {self._name!r}"
         encoded = None if value is None else stored(value, what, workflow.result_bytes)
-        workflow.note("step_completed", record, encoded, attempt=attempt, started=started)
+        workflow.note(self.event("step_completed"), record, encoded, attempt=attempt, started=started)
         if record.key.find("/") >= 0:  # what failed around it is taken back without it
             await run.host.durable()
         return value if type(value) in SIMPLE else loaded(encoded, returned_by(self._fn), what)
 
+    async def _call_with_keys(self, attempt: int) -> Any:
+        """Call it; what it sends without an idempotency key gets one, which is the same in every attempt."""
+        call = CURRENT.get()
+        if call is None:
+            return await self._call(attempt)
+        keys = SentKeys(self._run.workflow.idempotency_key(self._record.key))
+        token = CURRENT.set(Call(call.host, call.activity, call.deadline, keys))
+        try:
+            return await self._call(attempt)
+        finally:
+            CURRENT.reset(token)
+
     async def _call(self, attempt: int) -> Any:
         fn = self._fn
-        result = (
-            fn(self._steps.inside(self, self._record, self._name, attempt, self._settings))
-            if _wants_context(fn)
-            else fn()
-        )
+        result = fn(self.context(attempt, self._settings)) if _wants_context(fn) else fn()
         if not inspect.isawaitable(result):
             return result
         if self._settings.timeout is None:
@@ -174,16 +197,20 @@ class Attempts:
     def waiting(self) -> Iterator[None]:
         """The attempt sleeps or waits: that is neither work of its own, nor time that it takes."""
         limit, run = self._limit, self._run
-        if limit is not None:
-            limit.stand_still()
-        run.end()
+        self._waits += 1
+        if self._waits == 1:  # else something else that it does waits already
+            if limit is not None:
+                limit.stand_still()
+            run.end()
         try:
             with self._steps.waiting():
                 yield
         finally:
-            run.begin()
-            if limit is not None and self._limit is limit:
-                limit.go_on()
+            self._waits -= 1
+            if not self._waits:
+                run.begin()
+                if limit is not None and self._limit is limit:
+                    limit.go_on()
 
     async def _failed(self, attempt: int, error: Exception) -> Record:
         """Journal that an attempt failed, and when the next is made, if one is."""
@@ -199,9 +226,9 @@ class Attempts:
                 detail["error"] = failure_of(caught)
             else:
                 retry_at = workflow.clock.now_us() + to_us(delay)
-                workflow.note("attempt_errored", record, attempt=attempt, retry_at=retry_at, **detail)
+                workflow.note(self.event("attempt_errored"), record, attempt=attempt, retry_at=retry_at, **detail)
                 return run.history.records[record.key]
-        workflow.note("step_errored", record, attempt=attempt, **detail)
+        workflow.note(self.event("step_errored"), record, attempt=attempt, **detail)
         return run.history.records[record.key]
 
     async def _delay(self, attempt: int, error: Exception) -> float:
@@ -218,6 +245,15 @@ class Attempts:
             first = seconds(made)
         random = self._run.host.node.clock.random() if settings.jitter else 0.0
         return delay_after(settings, attempt, first, random)
+
+
+def undo_of(workflow: Workflow, record: Record, name: str, fn: Callable[..., Any], rollback: Any) -> Undo:
+    """What undoes a step. `rollback`: a handler, or one with settings."""
+    given = rollback if isinstance(rollback, Rollback) else Rollback(rollback)
+    inherit = given.timeout is msgspec.UNSET
+    timeout = None if isinstance(given.timeout, msgspec.UnsetType) else given.timeout
+    options = Options.of(workflow, given.retries, timeout, False, False, inherit)
+    return Undo(record, name, given.fn, options, returned_by(fn))
 
 
 def _wants_context(fn: Callable[..., Any]) -> bool:

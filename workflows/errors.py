@@ -96,5 +96,22 @@ class WrongStatus(Z0Error):
         self.status = status
 
 
+class StepNotFound(Z0Error):
+    """The instance has not taken a step of that name."""
+
+    def __init__(self, instance: str, step: str) -> None:
+        super().__init__(f"{instance} has no step {step!r}; journal() names those that it has taken")
+        self.instance = instance
+        self.step = step
+
+
+class Continued(BaseException):
+    """Ends a run whose instance goes on with an empty history. No Exception, so that no code stops it by accident."""
+
+    def __init__(self, payload: bytes) -> None:
+        super().__init__()
+        self.payload = payload
+
+
 class Suspended(BaseException):
     """Ends a body whose instance leaves the memory. No Exception, so that no code stops it by accident."""

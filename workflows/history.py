@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 import msgspec
 
 from .failure import Failure
 from .journal import Entry
+from .keys import is_below, key_of
+from .lifecycle import LIFECYCLE, Child, Undoing, close, orphan, rollback_step_errored
 from .retries import Settings
 
-Status = Literal["queued", "running", "waiting", "complete", "errored", "terminated", "abandoned"]
+Status = Literal[
+    "queued", "running", "waiting", "paused", "waiting_for_pause", "complete", "errored", "terminated", "abandoned"
+]
 FINISHED: frozenset[Status] = frozenset({"complete", "errored", "terminated", "abandoned"})
 
 
@@ -37,11 +41,15 @@ class Record(msgspec.Struct):
     match: dict[str, Any] | None = None
     event: int | None = None
     """The seq of the event that it got."""
+    child: Child | None = None
+    """The instance that it waits for."""
+    again: int = 0
+    """How often it was tried anew, after it had failed the instance."""
 
     @property
     def open(self) -> bool:
-        """Whether it waits for the time or for an event."""
-        return not self.done and (self.due is not None or self.type is not None)
+        """Whether it waits for the time, for an event or for another instance."""
+        return not self.done and (self.due is not None or self.type is not None or self.child is not None)
 
 
 class History:
@@ -62,7 +70,17 @@ class History:
         """Events that came, by seq."""
         self.inbox: dict[int, Entry] = {}
         """Those that nobody has taken."""
-        self.event_ids: set[str] = set()
+        self.event_ids: dict[str, None] = {}
+        self.paused = False
+        self.paused_at: int | None = None
+        """Since when it is paused, or is to be."""
+        self.rollback: Undoing | None = None
+        self.again = 0
+        """How often the parent had it retried."""
+        self.orphans: dict[Child, bool] = {}
+        """Children that must be told that nobody waits for them any more; whether they are to roll back."""
+        self.parent_told = 0
+        """The entry that says so last."""
 
     def apply(self, entry: Entry) -> None:
         """Take one entry into account."""
@@ -75,6 +93,8 @@ class History:
         """How the instance is; `resting`: nothing of it can go on by itself."""
         if self.end is not None:
             return _ENDS[self.end.event]
+        if self.paused_at is not None:
+            return "paused" if self.paused else "waiting_for_pause"
         if not self.started:
             return "queued"
         return "waiting" if resting else "running"
@@ -85,7 +105,43 @@ class History:
 
     def due(self) -> int | None:
         """When the first of them is due."""
+        if self.paused_at is not None:
+            return None
         return min((each.due for each in self.records.values() if each.open and each.due is not None), default=None)
+
+    @property
+    def rolls_back(self) -> bool:
+        """Whether what it did is being undone."""
+        return self.end is None and self.rollback is not None and self.rollback.outcome == "running"
+
+    @property
+    def owes_parent(self) -> bool:
+        """Whether the step that waits for it does not know yet that it has ended."""
+        if self.end is None or self.created is None or self.end.seq < self.parent_told:
+            return False
+        return bool(self.created.detail.get("origin", {}).get("parent"))
+
+    def find(self, step: str) -> Record | None:
+        """The record of a step by its key, or by its name ("charge", "charge#2": the second of that name)."""
+        if step in self.records:
+            return self.records[step]
+        name, _, count = step.rpartition("#")
+        if not name or not count.isdecimal():
+            name, count = step, "1"
+        keys = (key_of("", kind, name, int(count)) for kind in ("do", "sleep", "wait", "workflow"))
+        return next((self.records[key] for key in keys if key in self.records), None)
+
+    def reload(self, entries: Iterable[Entry]) -> None:
+        """Be as these entries say, which are fewer than before. Records stay the objects that they are."""
+        before, positions = self.records, self.positions
+        self.__init__()  # type: ignore[misc]
+        for entry in entries:
+            self.apply(entry)
+        self.positions = max(self.positions, positions)
+        for key in self.records.keys() & before.keys():
+            for field in Record.__struct_fields__:
+                setattr(before[key], field, getattr(self.records[key], field))
+            self.records[key] = before[key]
 
     def record(self, entry: Entry) -> Record:
         """The record of the entry's step."""
@@ -139,14 +195,24 @@ def _started(history: History, entry: Entry) -> None:
 
 def _ended(history: History, entry: Entry) -> None:
     history.end = entry
+    history.paused, history.paused_at = False, None
+
+
+def _terminated(history: History, entry: Entry) -> None:
+    if history.rollback is None:
+        orphan(history, list(history.records), rollback=False)
+    _ended(history, entry)
 
 
 def _retried(history: History, entry: Entry) -> None:
     """The step that failed the instance is tried anew, with all its attempts."""
     history.end = None
-    record = history.records.get(entry.step or "")
-    if record is not None:
+    history.again = max(history.again, entry.detail.get("again", 0))
+    step = entry.step or ""
+    failed = (each for key, each in history.records.items() if is_below(key, step) and each.failure is not None)
+    for record in [history.records[step], *failed] if step in history.records else ():
         record.done, record.attempts, record.failure = False, 0, None
+        record.again += record.key == step
 
 
 def _step_started(history: History, entry: Entry) -> None:
@@ -207,12 +273,18 @@ def _wait_timed_out(history: History, entry: Entry) -> None:
 
 def _event_received(history: History, entry: Entry) -> None:
     history.events[entry.seq] = history.inbox[entry.seq] = entry
-    history.event_ids.add(entry.detail["id"])
+    history.event_ids[entry.detail["id"]] = None
 
 
 def _value_recorded(history: History, entry: Entry) -> None:
     record = history.record(entry)
     record.done, record.value = True, entry.value
+    close(history, entry.detail.get("closed", []))
+
+
+def _undo_errored(history: History, entry: Entry) -> None:
+    _step_errored(history, entry)
+    rollback_step_errored(history, entry)
 
 
 _FOLDS: dict[str, Callable[[History, Entry], None]] = {
@@ -220,7 +292,7 @@ _FOLDS: dict[str, Callable[[History, Entry], None]] = {
     "workflow_started": _started,
     "workflow_completed": _ended,
     "workflow_errored": _ended,
-    "workflow_terminated": _ended,
+    "workflow_terminated": _terminated,
     "workflow_abandoned": _ended,
     "workflow_retried": _retried,
     "step_started": _step_started,
@@ -235,4 +307,9 @@ _FOLDS: dict[str, Callable[[History, Entry], None]] = {
     "wait_timed_out": _wait_timed_out,
     "event_received": _event_received,
     "value_recorded": _value_recorded,
+    "rollback_step_started": _step_started,
+    "rollback_step_completed": _step_completed,
+    "rollback_step_errored": _undo_errored,
+    "rollback_attempt_errored": _attempt_errored,
+    **LIFECYCLE,
 }

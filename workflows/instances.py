@@ -6,6 +6,7 @@ import asyncio
 import re
 from typing import Any, Generic, TypeVar, cast
 
+from z0.actors.call import CURRENT
 from z0.actors.clock import Span, seconds
 from z0.actors.errors import InvalidName
 from z0.actors.names import Address
@@ -15,6 +16,8 @@ from .errors import InstanceFailed, InstanceNotFound
 from .event import check_type, fields_of
 from .failure import error_of
 from .journal import Entry
+from .kin import derived_id
+from .lifecycle import Origin
 from .status import InstanceStatus
 from .values import loaded, returned_by, stored
 from .workflow import Workflow
@@ -34,11 +37,15 @@ class Workflows:
     async def create(self, cls: type[W] | str, payload: Any = None, *, id: str | None = None) -> Instance[W]:
         """Begin an instance; it is durable on return. Without `id` it gets a random one.
 
+        In a step it is created once, however often the step runs, and its id follows from the step.
+
         `cls`: the class, or the namespace of one that is known. Raises InstanceExists, InvalidName, InvalidValue.
         """
-        instance = self.get(cls, _random_id(self._node) if id is None else id)
+        key = _key_of_step()
+        chosen = id or (_random_id(self._node) if key is None else derived_id(key))
+        instance = self.get(cls, chosen)
         encoded = stored(payload, f"the payload of {instance.id}", instance.cls.result_bytes)
-        await instance._stub.z0_create(encoded)
+        await instance._stub.z0_create(encoded, None if key is None else Origin(key=key))
         return instance
 
     def get(self, cls: type[W] | str, id: str) -> Instance[W]:
@@ -56,6 +63,12 @@ class Workflows:
         if not issubclass(cls, Workflow):
             raise TypeError(f"{cls.__name__} is not a subclass of z0.Workflow")
         return cls
+
+
+def _key_of_step() -> str | None:
+    """What tells this creation from every other, when it is done by a step, which may run again."""
+    call = CURRENT.get()
+    return None if call is None or call.keys is None else call.keys()
 
 
 def _random_id(node: Node) -> str:
@@ -118,12 +131,48 @@ class Instance(Generic[W]):
         sender = _random_id(self._node) if id is None else id
         return await self._found().z0_send_event(check_type(type), encoded, fields_of(payload), sender)
 
-    async def terminate(self) -> None:
-        """End it as it is. Raises WrongStatus when it has ended."""
-        await self._found().z0_terminate()
+    async def terminate(self, *, rollback: bool = False) -> None:
+        """End it as it is, or after undoing its steps (`rollback`). Raises WrongStatus when it has ended.
+
+        What is under way is cancelled. Instances that its steps wait for are terminated too.
+        """
+        await self._found().z0_terminate(rollback)
+
+    async def pause(self) -> None:
+        """Have it begin nothing new: attempts that are under way end first. Raises WrongStatus when it has ended."""
+        await self._found().z0_pause()
+
+    async def resume(self) -> None:
+        """Go on after a pause; deadlines are later by as long. Raises WrongStatus when it is not paused."""
+        await self._found().z0_resume()
+
+    async def restart(self, from_step: str | None = None) -> None:
+        """Run it anew, whatever has become of it: from its beginning, or from a step, keeping what was before that.
+
+        `from_step`: a name ("charge", "charge#2": the second of that name), or a key of the journal. What it sends has
+        other idempotency keys than before. Events that were taken since may be taken again. Raises StepNotFound.
+        """
+        await self._found().z0_restart(from_step)
+
+    async def fork(self, from_step: str, id: str) -> Instance[W]:
+        """Create another instance that begins with what this one had done before the step.
+
+        Events that nobody took are not copied. Raises StepNotFound, InstanceExists, InvalidName.
+        """
+        new = Workflows(self._node, self._address.tenant).get(self.cls, id)
+        payload, entries = await self._found().z0_fork_from(from_step)
+        await new._stub.z0_fork(payload, entries, self.id)
+        return new
+
+    async def rollback(self) -> None:
+        """Try once more to undo what could not be undone. Raises WrongStatus when no rollback has failed."""
+        await self._found().z0_rollback()
 
     async def retry(self) -> None:
-        """Have a failed instance go on at the step that failed, with all its attempts. Raises WrongStatus."""
+        """Have a failed instance go on at the step that failed, with all its attempts.
+
+        Raises WrongStatus, also when it was rolled back.
+        """
         await self._found().z0_retry()
 
     async def abandon(self, reason: str) -> None:

@@ -3,6 +3,7 @@
     seq | at | event | step | attempt | position | started | value | detail
 
 `step` is the step's key: kind, name and occurrence, below the step that it stands in ("do:charge#1/sleep:wait#1").
+What stands before the floor (in z0_meta) belongs to earlier runs, counts no more, and is removed by and by.
 `position` says in which order steps were begun. `value` is a stored value (msgpack), `detail` is JSON for readers and
 for the fold. Times are in microseconds since the epoch. A step that succeeds at once is one row.
 """
@@ -25,6 +26,11 @@ Event = Literal[
     "workflow_terminated",
     "workflow_abandoned",
     "workflow_retried",
+    "workflow_waiting_for_pause",
+    "workflow_paused",
+    "workflow_resumed",
+    "workflow_restarted",
+    "workflow_continued",
     "step_started",
     "step_completed",
     "step_errored",
@@ -38,6 +44,17 @@ Event = Literal[
     "wait_timed_out",
     "event_received",
     "value_recorded",
+    "rollback_started",
+    "rollback_completed",
+    "rollback_errored",
+    "rollback_step_started",
+    "rollback_step_completed",
+    "rollback_step_errored",
+    "rollback_attempt_started",
+    "rollback_attempt_errored",
+    "child_started",
+    "child_told",
+    "parent_told",
 ]
 
 _REFUSE = "SELECT RAISE(ABORT, 'a journal is append-only')"
@@ -45,10 +62,16 @@ JOURNAL_SCHEMA = (
     "CREATE TABLE z0_journal(seq INTEGER PRIMARY KEY, at INTEGER NOT NULL, event TEXT NOT NULL, step TEXT,"
     " attempt INTEGER, position INTEGER, started INTEGER, value BLOB, detail TEXT)",
     f"CREATE TRIGGER z0_journal_no_update BEFORE UPDATE ON z0_journal BEGIN {_REFUSE}; END",
-    f"CREATE TRIGGER z0_journal_no_delete BEFORE DELETE ON z0_journal BEGIN {_REFUSE}; END",
+    "CREATE TRIGGER z0_journal_no_delete BEFORE DELETE ON z0_journal"
+    f" WHEN OLD.seq >= coalesce((SELECT value FROM z0_meta WHERE key = 'floor'), 0) BEGIN {_REFUSE}; END",
 )
 _INSERT = "INSERT INTO z0_journal VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?)"
-ENTRIES = "SELECT seq, at, event, step, attempt, position, started, value, detail FROM z0_journal ORDER BY seq"
+SET_FLOOR = "INSERT OR REPLACE INTO z0_meta VALUES('floor', ?)"
+PURGE = "DELETE FROM z0_journal WHERE seq < ?"
+EXTENT = "SELECT min(seq), max(seq), (SELECT value FROM z0_meta WHERE key = 'floor') FROM z0_journal"
+_LIVING = " WHERE seq >= coalesce((SELECT value FROM z0_meta WHERE key = 'floor'), 0)"
+_COLUMNS = "seq, at, event, step, attempt, position, started, value, detail"
+ENTRIES = f"SELECT {_COLUMNS} FROM z0_journal{_LIVING} ORDER BY seq"
 
 _json = msgspec.json.Encoder().encode
 _plain = msgspec.json.Decoder(dict[str, Any]).decode

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from hashlib import blake2b
 from typing import Literal
 
 from z0.actors.errors import InvalidName
 
-Kind = Literal["do", "sleep", "wait", "value", "patch"]
+Kind = Literal["do", "sleep", "wait", "value", "patch", "all", "race", "workflow", "rollback"]
 _NAME_MAX = 256
+_SENT_MAX = 512
 _ESCAPED = str.maketrans({"%": "%25", "/": "%2F", "#": "%23"})
 
 
@@ -20,6 +22,33 @@ def key_of(parent: str, kind: Kind, name: str, occurrence: int) -> str:
 def is_below(key: str, parent: str) -> bool:
     """Whether the step stands in that one, however deep."""
     return key.startswith(f"{parent}/")
+
+
+def kind_of(key: str) -> str:
+    """What kind of step it is."""
+    return key.rpartition("/")[2].partition(":")[0]
+
+
+def around(key: str) -> list[str]:
+    """The keys of the steps that it stands in, the outermost first."""
+    return [key[:at] for at, character in enumerate(key) if character == "/"]
+
+
+class SentKeys:
+    """Idempotency keys for what an attempt of a step sends: the same ones for every attempt."""
+
+    def __init__(self, step: str) -> None:
+        """`step`: what tells the step from every other."""
+        self._step = step
+        self._count = 0
+
+    def __call__(self) -> str:
+        """The next one."""
+        self._count += 1
+        key = f"{self._step}/{self._count}"
+        if len(key) <= _SENT_MAX:
+            return key
+        return f"{key[: _SENT_MAX - 65]}~{blake2b(key.encode(), digest_size=32).hexdigest()}"
 
 
 def check_step_name(name: object) -> str:

@@ -14,13 +14,15 @@ from collections.abc import Coroutine
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from z0.actors.call import CURRENT, Activity
+from z0.actors.call import CURRENT, Activity, Call
 from z0.actors.segments import Segments
 
+from .branch import is_lost
 from .errors import NonDeterminismError, Suspended
 from .failure import error_of
 from .history import Record
-from .keys import Kind, check_step_name, is_below, key_of
+from .keys import Kind, SentKeys, check_step_name, is_below, key_of
+from .rollback import Undo
 from .values import loaded
 
 if TYPE_CHECKING:
@@ -38,8 +40,12 @@ _GATED: ContextVar[asyncio.Task[Any] | None] = ContextVar("z0_workflow_gated", d
 class Run:
     """The body of one instance, under way."""
 
-    def __init__(self, workflow: Workflow) -> None:
-        """Nothing was asked for yet."""
+    def __init__(self, workflow: Workflow, *, recalls: bool = False, undoes: bool = False) -> None:
+        """Nothing was asked for yet.
+
+        `recalls`: it goes through what the journal has, and begins nothing. `undoes`: it is no run of the body, but of
+        what undoes its steps.
+        """
         self.workflow = workflow
         self.host = workflow._z0_host
         self.history = workflow.history
@@ -48,7 +54,13 @@ class Run:
         """The runtime is closing, so that a step was not begun."""
         self.diverged: NonDeterminismError | None = None
         self.task: asyncio.Task[Any] | None = None
-        self.owed = {key for key in self.history.records}  # recorded, and not asked for yet
+        self.undos: dict[str, Undo] = {}
+        """What undoes the steps that were begun, by their keys."""
+        self.recalled: asyncio.Future[None] | None = asyncio.get_running_loop().create_future() if recalls else None
+        """Done when a run that recalls can get no further."""
+        mine = self.history.records
+        self.owed = {key for key in mine if key.startswith("rollback:") is undoes}  # recorded, and not asked for yet
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._nested = any("/" in key for key in self.owed)
         self._occurrences: Counter[tuple[str, str, str]] = Counter()
         self._held: list[tuple[str, asyncio.Future[None]]] = []
@@ -75,10 +87,11 @@ class Run:
         if record.position < _LAST.get():
             self.diverge(f"{key}, which the journal has earlier")
         _LAST.set(record.position)
-        self._take(record)
+        self.take(record)
         return record
 
-    def _take(self, record: Record) -> None:
+    def take(self, record: Record) -> None:
+        """The step was asked for, and what stands in it with it, when it has ended."""
         owed = self.owed
         if not owed:
             return
@@ -90,15 +103,31 @@ class Run:
 
     async def reach(self, record: Record) -> None:
         """Return when the step may begin: all that the journal has is behind it. Gives it its position."""
-        if self.owed and record.position == 0:
-            held = asyncio.get_running_loop().create_future()
-            self._held.append((record.key, held))
-            self._look()
-            await held
+        if is_lost():
+            raise asyncio.CancelledError
+        if record.position == 0 or self.recalled is not None:
+            await self.catch_up(record.key)
         if self.closed:
             raise Suspended
         if record.position == 0:
             self.place(record)
+
+    async def catch_up(self, key: str) -> None:
+        """Return when all that the journal has was asked for. Raises NonDeterminismError when it is not."""
+        if self.owed or self.recalled is not None:
+            await self._hold(key)
+
+    async def _hold(self, key: str) -> None:
+        if self.closed:
+            raise Suspended
+        held = key, asyncio.get_running_loop().create_future()
+        self._held.append(held)
+        self._look()
+        try:
+            await held[1]
+        finally:
+            if held in self._held:
+                self._held.remove(held)
 
     def place(self, record: Record) -> None:
         """Give a step its position: it begins."""
@@ -107,6 +136,8 @@ class Run:
         _LAST.set(record.position)
 
     def _release(self) -> None:
+        if self.recalled is not None:
+            return
         held, self._held = self._held, []
         for _, future in held:
             if not future.done():
@@ -136,6 +167,8 @@ class Run:
     def end(self) -> None:
         """It has ended, or waits for something itself."""
         self._executing -= 1
+        if not self._executing and self.history.paused_at is not None and not self.closed and not self.host.dead:
+            asyncio.get_running_loop().call_soon(self.workflow.pause_now)  # the segment that ends here is kept
         if self._parked and not self._executing:
             self._look()
 
@@ -154,6 +187,11 @@ class Run:
         if future is not None and not future.done():
             future.set_result(None)
             self.workflow.awake()
+
+    @property
+    def executes(self) -> bool:
+        """Whether something is done that must not be cut off."""
+        return self._executing > 0
 
     @property
     def rests(self) -> bool:
@@ -176,7 +214,10 @@ class Run:
             asyncio.get_running_loop().call_soon(self._pass, asked, passes - 1)
             return
         self._looking = False
-        if self._held and self.owed:
+        if self.recalled is not None:
+            if self._held and not self.recalled.done():
+                self.recalled.set_result(None)
+        elif self._held and self.owed:
             self._refuse()
         elif self.rests:
             self.workflow.asleep()
@@ -194,11 +235,37 @@ class Run:
         """Return when all that was journaled so far is durable. Raises Suspended."""
         if self.host.turn is not None:
             await self.host.durable()
-        if self.closed or self.host.dead:
-            raise Suspended
+        self.check_live()
+        while self.history.paused_at is not None:  # until what is under way has ended, or the pause is taken back
+            await self.park(Record(f"pause#{len(self._parked)}", 0))
+            self.check_live()
         if self.host.node.draining:  # nothing new is begun; the next process goes on from here
             self.cut_off = True
             await self.park(Record(f"closing#{len(self._parked)}", 0))
+
+    def check_live(self) -> None:
+        """Make sure that what was done still counts. Raises Suspended, CancelledError."""
+        if self.closed or self.host.dead:
+            raise Suspended
+        if is_lost():
+            raise asyncio.CancelledError
+
+    def unpause(self) -> None:
+        """The pause was taken back before it began."""
+        for key in list(self._parked):
+            if key.startswith("pause#"):
+                self.unpark(key)
+
+    async def over(self) -> None:
+        """Cancel what else the body has begun, and return when that has ended."""
+        self.close()
+        strays = self._tasks - {asyncio.current_task()}
+        for task in strays:
+            task.cancel()
+        if strays:
+            await asyncio.wait(strays)
+            for task in strays:
+                seen(task)
 
     def close(self) -> None:
         """The instance leaves the memory, or has ended: nothing more is begun."""
@@ -225,13 +292,30 @@ class Run:
         call = CURRENT.get()
         activity = Activity() if call is None or call.activity is None else call.activity
         token = _GATED.set(task)
+        if task is not None and task is not self.task:
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
         try:
             return await Segments(self.host, work, activity)  # type: ignore[no-any-return]
         finally:
             _GATED.reset(token)
 
 
-def begin_body() -> None:
+def begin_body(workflow: Workflow) -> None:
     """Make the context one in which a body begins."""
     _LAST.set(0)
     _GATED.set(None)
+    call = CURRENT.get()
+    if call is not None:
+        CURRENT.set(Call(call.host, call.activity, call.deadline, SentKeys(workflow.idempotency_key("run"))))
+
+
+def last_position() -> int:
+    """The position of the last step that this task of the body has begun."""
+    return _LAST.get()
+
+
+def seen(task: asyncio.Future[Any]) -> None:
+    """Take the outcome of what nobody waits for any more, so that asyncio does not complain."""
+    if not task.cancelled():
+        task.exception()

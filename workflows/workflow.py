@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import typing
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
@@ -16,17 +16,22 @@ from z0.actors.handlers import HOOKS
 from z0.ledger.entity import Entity
 from z0.ledger.schema import ENTITY_SCHEMA
 
-from . import journal
-from .errors import EventTimeout, InstanceExists, InstanceNotFound, Suspended, WrongStatus
+from . import commands, journal, kin, saga
+from .errors import Continued, EventTimeout, InstanceExists, InstanceNotFound, Suspended, WrongStatus
 from .event import Event, check_type
+from .facts import InstanceLedger
 from .failure import failure_of
 from .history import History, Record
 from .journal import Entry
+from .lifecycle import Origin
 from .retries import Retries
 from .run import Run, begin_body
 from .status import InstanceStatus, status_of
 from .step import Step
 from .values import loaded, stored
+
+if TYPE_CHECKING:
+    from .instances import Workflows
 
 log = logging.getLogger("z0.workflows")
 
@@ -52,9 +57,12 @@ class Workflow(Entity):
     """Of one step's result, of an event's payload and of the output, at most."""
     steps_max: ClassVar[int] = 1_000
     """That one instance may take."""
+    rollback_continues: ClassVar[bool] = False
+    """Whether the other steps are undone when one cannot be."""
 
     _z0_schema: ClassVar[tuple[str, ...]] = (*ENTITY_SCHEMA, *journal.JOURNAL_SCHEMA)
     _z0_hooks: ClassVar[frozenset[str]] = HOOKS | {"run"}
+    _z0_ledger = InstanceLedger
     history: History
 
     async def run(self, event: Event[Any], step: Step) -> Any:
@@ -65,6 +73,13 @@ class Workflow(Entity):
     def id(self) -> str:
         """The id of the instance."""
         return self.name
+
+    @property
+    def workflows(self) -> Workflows:
+        """The instances of the same tenant; one that is created in a step is created once."""
+        from .instances import Workflows  # which knows this class
+
+        return Workflows(self._z0_host.node, self._z0_host.address.tenant)
 
     @property
     def address(self) -> str:
@@ -80,7 +95,11 @@ class Workflow(Entity):
     def _z0_open(self, meta: dict[str, Any]) -> None:
         super()._z0_open(meta)
         self._run: Run | None = None
+        self._former: set[asyncio.Task[Any]] = set()
         self._alarm_us: int | None = self._z0_host.alarms.due
+        self.telling = False
+        self.tell_delay = 0.0
+        self.tell_at: int | None = None
         self.history = History()
         for entry in journal.entries(self._z0_host.database.rows(journal.ENTRIES)):
             self.history.apply(entry)
@@ -88,21 +107,24 @@ class Workflow(Entity):
 
     async def start(self) -> None:
         """Go on with what a crash or a closing has cut off."""
-        if self._is_runnable and not self._rested:
-            self._go_on()
+        commands.pause_now(self)
+        if not self._rested:
+            self.go_on()
+        kin.see_to(self)
 
     async def alarm(self, info: AlarmInfo) -> None:
         """The time of a sleep, of a wait or of another attempt has come."""
         now = self.clock.now_us()
-        if self.history.end is not None:
+        self._alarm_us = None
+        kin.see_to(self)
+        if self.history.end is not None or self.history.paused_at is not None:
             return
-        self._stir()
+        self.stir()
         for record in self.history.waits():
             if record.due is not None and record.due <= now:
                 self._time_has_come(record)
-        self._alarm_us = None
-        self._set_alarm()
-        self._go_on()
+        self.set_alarm()
+        self.go_on()
 
     def _time_has_come(self, record: Record) -> None:
         kind = record.key.rpartition("/")[2].partition(":")[0]
@@ -123,20 +145,43 @@ class Workflow(Entity):
                 self._z0_host.writes.write(_SET_RESTS, (self.history.seq,))
             else:  # the next process is to go on at once
                 self.storage.set_alarm(self.clock.now())
+        if self.telling:
+            self.storage.set_alarm(self.clock.now())
         if run is not None:
             run.close()
         super()._z0_close()
 
     @property
     def _is_runnable(self) -> bool:
-        return self.history.started and self.history.end is None
+        return self.history.started and self.history.end is None and self.history.paused_at is None
 
-    def _go_on(self) -> None:
-        """Have the body run, if it does not yet."""
+    def go_on(self) -> None:
+        """Have the body run, if it does not yet and may."""
         host = self._z0_host
         if self._run is None and self._is_runnable and not host.dead:
             self._run = Run(self)
             self._run.task = self.wait_until(self._perform(self._run))
+
+    def leave_run(self) -> None:
+        """Nothing goes on that is under way; who goes on next waits until it has ended."""
+        run, self._run = self._run, None
+        if run is None:
+            return
+        run.close()
+        if run.task is not None and not run.task.done():
+            run.task.cancel()
+            self._former.add(run.task)
+            run.task.add_done_callback(self._former.discard)
+
+    def take_over(self, run: Run) -> None:
+        """The run goes on in the place of the one before, in the same task."""
+        if self._run is None or self._z0_host.dead:
+            raise Suspended
+        run.task, self._run = self._run.task, run
+
+    def pause_now(self) -> None:
+        """Nothing is under way any more."""
+        commands.pause_now(self)
 
     def awake(self) -> None:
         """The body goes on: the instance stays in memory."""
@@ -153,31 +198,52 @@ class Workflow(Entity):
     # The body
 
     async def _perform(self, run: Run) -> None:
-        begin_body()
+        task, number = run.task, self.history.run
         try:
-            await run.gated(self._body(run))
+            while former := self._former - {asyncio.current_task()}:
+                await asyncio.wait(former)
+            undos = None
+            if not self.history.rolls_back:
+                begin_body(self)
+                await run.gated(self._body(run))
+                await run.over()
+                undos = run.undos
+            if self.history.rolls_back:
+                await saga.perform(self, undos)
             await self._z0_host.durable()
         except (Suspended, asyncio.CancelledError):
             return
         finally:
-            run.close()
-            if self._run is run:
+            await run.over()
+            if self._run is not None and self._run.task is task:
+                self._run.close()
                 self._run = None
+        if self.history.run != number:
+            await commands.purge(self)
+        self.go_on()
+        kin.see_to(self)
         self._z0_host.node.followers.tell(self._z0_host.address)
+
+    async def body(self, run: Run) -> Any:
+        """What the code does."""
+        created = self.history.created
+        assert created is not None
+        event = Event(
+            payload=loaded(created.value, _payload_type(type(self)), f"the payload of {self.address}"),
+            timestamp=datetime_of(created.at),
+            id=self.name,
+        )
+        return await self.run(event, Step(run))
 
     async def _body(self, run: Run) -> None:
         host = self._z0_host
-        created = self.history.created
-        assert created is not None
         try:
-            event = Event(
-                payload=loaded(created.value, _payload_type(type(self)), f"the payload of {self.address}"),
-                timestamp=datetime_of(created.at),
-                id=self.name,
-            )
-            output = await self.run(event, Step(run))
+            output = await self.body(run)
+            run.check_live()
             run.check_end()
             encoded = stored(output, f"the output of {self.address}", self.result_bytes)
+        except Continued as caught:
+            commands.continue_as_new(self, caught.payload)
         except BaseException as caught:
             if run.closed or host.dead or isinstance(caught, Suspended):
                 raise Suspended from None
@@ -187,6 +253,8 @@ class Workflow(Entity):
             self.note("workflow_completed", None, encoded)
 
     def _fail(self, error: Exception) -> None:
+        if self._run is not None and saga.begin(self, self._run, error):
+            return
         step = error.__dict__.get("_z0_step")
         log.error("%s failed: %s", self.address, error, exc_info=error)
         self._entry("workflow_errored", step=step, detail={"error": msgspec.to_builtins(failure_of(error))})
@@ -216,12 +284,46 @@ class Workflow(Entity):
         journal.write(self._z0_host.writes, entry)
         self.history.apply(entry)
         if detail:  # only entries with details open or end a wait
-            self._set_alarm()
+            self.set_alarm()
         return entry
 
-    def _set_alarm(self) -> None:
+    def note_end(self, event: journal.Event, step: str | None = None, detail: dict[str, Any] | None = None) -> None:
+        """Add an entry that ends what is under way."""
+        self._entry(event, step, detail=detail)
+        self.set_alarm()
+        kin.see_to(self)
+        self._z0_host.node.followers.tell(self._z0_host.address)
+
+    def copy_entry(self, entry: Entry, detail: dict[str, Any]) -> Entry:
+        """Add an entry that says the same again."""
+        at = entry.at or self.clock.now_us()
+        copied = msgspec.structs.replace(entry, seq=self.history.seq + 1, at=at, detail=detail)
+        journal.write(self._z0_host.writes, copied)
+        self.history.apply(copied)
+        return copied
+
+    def begin_anew(self, event: journal.Event, step: str | None, detail: dict[str, Any]) -> None:
+        """Go on in another way than so far, as the entry says."""
+        self._z0_host.alarms.hold()
+        self.leave_run()
+        self._entry(event, step, detail=detail)
+        self.set_alarm()
+        self._rested = False
+        self.go_on()
+        kin.see_to(self)
+
+    def look_back(self) -> None:
+        """Be as the journal is, should entries have been taken back."""
+        rows = self._z0_host.writes.rows
+        if rows(journal.EXTENT)[0][1] != (self.history.seq or None):
+            self.history.reload(journal.entries(rows(journal.ENTRIES)))
+            self._alarm_us = -1  # whatever is set
+
+    def set_alarm(self) -> None:
         """Have the alarm run when the first wait is due."""
         due = None if self.history.end is not None else self.history.due()
+        if self.tell_at is not None:
+            due = self.tell_at if due is None else min(due, self.tell_at)
         if due != self._alarm_us:
             self._alarm_us = due
             if due is None:
@@ -229,7 +331,7 @@ class Workflow(Entity):
             else:
                 self.storage.set_alarm(datetime_of(due))
 
-    def _stir(self) -> None:
+    def stir(self) -> None:
         """Something has come that the body must see, also when a crash comes first."""
         if self._rested:
             self._rested = False
@@ -238,14 +340,18 @@ class Workflow(Entity):
 
     # Messages of the engine
 
-    async def z0_create(self, payload: bytes) -> None:
+    async def z0_create(self, payload: bytes, origin: Origin | None = None) -> None:
         """Begin. Raises InstanceExists."""
+        plain = {} if origin is None else {"origin": msgspec.to_builtins(origin)}
         if self.history.created is not None:
+            key = self.history.created.detail.get("origin", {}).get("key")
+            if origin is not None and key is not None and key == origin.key:
+                return
             raise InstanceExists(self.address)
-        self.note("workflow_queued", None, payload, version=self.version)
+        self.note("workflow_queued", None, payload, version=self.version, **plain)
         self.note("workflow_started")
         self._rested = False
-        self._go_on()
+        self.go_on()
 
     async def z0_status(self) -> InstanceStatus:
         """How the instance is. Raises InstanceNotFound."""
@@ -257,66 +363,93 @@ class Workflow(Entity):
         self._check_exists()
         if id in self.history.event_ids:
             return False
-        self._check_unfinished("sending it an event", "create another instance")
-        self._stir()
+        self.check_unfinished("sending it an event", "create another instance")
+        self.stir()
         event = self.note("event_received", None, payload, id=id, type=check_type(type), fields=fields)
         record = self.history.wait_for(event)
         if record is not None:
             self.note("wait_completed", record, event=event.seq)
             if self._run is not None:
                 self._run.unpark(record.key)
-            self._go_on()
+            self.go_on()
         return True
 
-    async def z0_terminate(self) -> None:
+    async def z0_terminate(self, rollback: bool) -> None:
         """End it. Raises InstanceNotFound, WrongStatus."""
         self._check_exists()
-        self._check_unfinished("terminating it", "there is nothing left to end")
-        self._end("workflow_terminated")
+        commands.terminate(self, rollback)
+
+    async def z0_pause(self) -> None:
+        """Begin nothing new. Raises InstanceNotFound, WrongStatus."""
+        self._check_exists()
+        commands.pause(self)
+
+    async def z0_resume(self) -> None:
+        """Go on after a pause. Raises InstanceNotFound, WrongStatus."""
+        self._check_exists()
+        commands.resume(self)
+
+    async def z0_restart(self, from_step: str | None) -> None:
+        """Run anew. Raises InstanceNotFound, StepNotFound."""
+        self._check_exists()
+        commands.restart(self, from_step)
+
+    async def z0_rollback(self) -> None:
+        """Try a failed rollback again. Raises InstanceNotFound, WrongStatus."""
+        self._check_exists()
+        commands.rollback_again(self)
+
+    async def z0_fork_from(self, from_step: str) -> tuple[bytes, list[Entry]]:
+        """What a fork begins with. Raises InstanceNotFound, StepNotFound."""
+        self._check_exists()
+        return commands.fork_from(self, from_step)
+
+    async def z0_fork(self, payload: bytes, entries: list[Entry], of: str) -> None:
+        """Begin with the steps of another instance. Raises InstanceExists."""
+        if self.history.created is not None:
+            raise InstanceExists(self.address)
+        commands.begin_fork(self, payload, entries, of)
+
+    async def z0_child_ended(self, step: str, id: str, again: int, value: bytes | None, failure: Any) -> None:
+        """A child has ended that a step waits for, or waited for."""
+        if self.history.created is not None:
+            commands.told_by_child(self, step, id, again, value, failure)
+
+    async def z0_retry_for_parent(self, again: int) -> None:
+        """Go on when it has failed, once for each time that the parent's step is tried anew."""
+        if self.history.again < again and self.history.end is not None and self.status == "errored":
+            commands.retry(self, again)
 
     async def z0_abandon(self, reason: str) -> None:
         """Close a failed instance. Raises InstanceNotFound, WrongStatus."""
         self._check_exists()
-        if self._status != "errored":
-            raise WrongStatus(self.address, self._status, "abandoning it", "only a failed instance is abandoned")
-        self._end("workflow_abandoned", reason=reason)
+        if self.status != "errored":
+            raise WrongStatus(self.address, self.status, "abandoning it", "only a failed instance is abandoned")
+        self.note_end("workflow_abandoned", None, {"reason": reason})
 
     async def z0_retry(self) -> None:
         """Go on with a failed instance at the step that failed. Raises InstanceNotFound, WrongStatus."""
         self._check_exists()
-        end = self.history.end
-        if end is None or self._status != "errored":
-            raise WrongStatus(self.address, self._status, "retrying it", "only a failed instance is retried")
-        self._z0_host.alarms.hold()
-        self._entry("workflow_retried", step=end.step)
-        self._rested = False
-        self._go_on()
+        commands.retry(self)
 
     async def z0_journal(self) -> list[Entry]:
         """All entries. Raises InstanceNotFound."""
         self._check_exists()
         return journal.entries(self._z0_host.writes.rows(journal.ENTRIES))
 
-    def _end(self, event: journal.Event, **detail: Any) -> None:
-        self.note(event, **detail)
-        run, self._run = self._run, None
-        if run is not None:
-            run.close()
-            if run.task is not None:
-                run.task.cancel()
-        self._z0_host.node.followers.tell(self._z0_host.address)
-
     @property
-    def _status(self) -> str:
+    def status(self) -> str:
+        """How it is, in a word."""
         return self.history.status(self._run is None or self._run.rests)
 
     def _check_exists(self) -> None:
         if self.history.created is None:
             raise InstanceNotFound(self.address)
 
-    def _check_unfinished(self, asked: str, instead: str) -> None:
+    def check_unfinished(self, asked: str, instead: str) -> None:
+        """Raises WrongStatus when it has ended."""
         if self.history.end is not None:
-            raise WrongStatus(self.address, self._status, asked, instead)
+            raise WrongStatus(self.address, self.status, asked, instead)
 
 
 def _payload_type(cls: type[Workflow]) -> Any:

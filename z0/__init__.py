@@ -65,14 +65,16 @@ from z0.workflows.errors import (
     NonRetryableError,
     StepFailed,
     StepInterrupted,
+    StepNotFound,
     StepTimeout,
     WrongStatus,
 )
 from z0.workflows.event import Event
 from z0.workflows.instances import Instance, Workflows
 from z0.workflows.retries import Retries
+from z0.workflows.rollback import Rollback
 from z0.workflows.status import InstanceStatus
-from z0.workflows.step import Step, StepContext
+from z0.workflows.step import RollbackContext, Step, StepContext
 from z0.workflows.workflow import Workflow
 
 __version__ = "0.1.0"
@@ -121,12 +123,15 @@ __all__ = [
     "ProjectionError",
     "QueryError",
     "Retries",
+    "Rollback",
+    "RollbackContext",
     "Runtime",
     "RuntimeClosed",
     "Step",
     "StepContext",
     "StepFailed",
     "StepInterrupted",
+    "StepNotFound",
     "StepTimeout",
     "Storage",
     "SystemClock",
