@@ -103,12 +103,12 @@ class Workflow(Entity):
         self.history = History()
         for entry in journal.entries(self._z0_host.database.rows(journal.ENTRIES)):
             self.history.apply(entry)
-        self._rested = meta.get("rests") == self.history.seq
+        self.rested = meta.get("rests") == self.history.seq
 
     async def start(self) -> None:
         """Go on with what a crash or a closing has cut off."""
         commands.pause_now(self)
-        if not self._rested:
+        if not self.rested:
             self.go_on()
         kin.see_to(self)
 
@@ -179,9 +179,7 @@ class Workflow(Entity):
             raise Suspended
         run.task, self._run = self._run.task, run
 
-    def pause_now(self) -> None:
-        """Nothing is under way any more."""
-        commands.pause_now(self)
+    pause_now = commands.pause_now
 
     def awake(self) -> None:
         """The body goes on: the instance stays in memory."""
@@ -257,7 +255,7 @@ class Workflow(Entity):
             return
         step = error.__dict__.get("_z0_step")
         log.error("%s failed: %s", self.address, error, exc_info=error)
-        self._entry("workflow_errored", step=step, detail={"error": msgspec.to_builtins(failure_of(error))})
+        self.enter("workflow_errored", step=step, detail={"error": msgspec.to_builtins(failure_of(error))})
 
     # The journal
 
@@ -266,9 +264,9 @@ class Workflow(Entity):
         """Add an entry on a step, or on the instance, as part of the open segment."""
         step, position = (None, None) if record is None else (record.key, record.position)
         plain = msgspec.to_builtins(detail) if detail else {}
-        return self._entry(event, step, attempt, position, started, value, plain)
+        return self.enter(event, step, attempt, position, started, value, plain)
 
-    def _entry(
+    def enter(
         self,
         event: journal.Event,
         step: str | None = None,
@@ -278,6 +276,7 @@ class Workflow(Entity):
         value: bytes | None = None,
         detail: dict[str, Any] | None = None,
     ) -> Entry:
+        """Add an entry, as part of the open segment."""
         entry = Entry(
             self.history.seq + 1, self.clock.now_us(), event, step, attempt, position, started, value, detail or {}
         )
@@ -289,28 +288,10 @@ class Workflow(Entity):
 
     def note_end(self, event: journal.Event, step: str | None = None, detail: dict[str, Any] | None = None) -> None:
         """Add an entry that ends what is under way."""
-        self._entry(event, step, detail=detail)
+        self.enter(event, step, detail=detail)
         self.set_alarm()
         kin.see_to(self)
         self._z0_host.node.followers.tell(self._z0_host.address)
-
-    def copy_entry(self, entry: Entry, detail: dict[str, Any]) -> Entry:
-        """Add an entry that says the same again."""
-        at = entry.at or self.clock.now_us()
-        copied = msgspec.structs.replace(entry, seq=self.history.seq + 1, at=at, detail=detail)
-        journal.write(self._z0_host.writes, copied)
-        self.history.apply(copied)
-        return copied
-
-    def begin_anew(self, event: journal.Event, step: str | None, detail: dict[str, Any]) -> None:
-        """Go on in another way than so far, as the entry says."""
-        self._z0_host.alarms.hold()
-        self.leave_run()
-        self._entry(event, step, detail=detail)
-        self.set_alarm()
-        self._rested = False
-        self.go_on()
-        kin.see_to(self)
 
     def look_back(self) -> None:
         """Be as the journal is, should entries have been taken back."""
@@ -333,8 +314,8 @@ class Workflow(Entity):
 
     def stir(self) -> None:
         """Something has come that the body must see, also when a crash comes first."""
-        if self._rested:
-            self._rested = False
+        if self.rested:
+            self.rested = False
             self._z0_host.writes.write(_CLEAR_RESTS, ())
         self._z0_host.alarms.hold()
 
@@ -350,17 +331,17 @@ class Workflow(Entity):
             raise InstanceExists(self.address)
         self.note("workflow_queued", None, payload, version=self.version, **plain)
         self.note("workflow_started")
-        self._rested = False
+        self.rested = False
         self.go_on()
 
     async def z0_status(self) -> InstanceStatus:
         """How the instance is. Raises InstanceNotFound."""
-        self._check_exists()
+        self.check_exists()
         return status_of(self.name, self.history, self._run is None or self._run.rests)
 
     async def z0_send_event(self, type: str, payload: bytes, fields: dict[str, Any], id: str) -> bool:
         """Take an event in; whether it is new. Raises InstanceNotFound, WrongStatus."""
-        self._check_exists()
+        self.check_exists()
         if id in self.history.event_ids:
             return False
         self.check_unfinished("sending it an event", "create another instance")
@@ -374,67 +355,21 @@ class Workflow(Entity):
             self.go_on()
         return True
 
-    async def z0_terminate(self, rollback: bool) -> None:
-        """End it. Raises InstanceNotFound, WrongStatus."""
-        self._check_exists()
-        commands.terminate(self, rollback)
-
-    async def z0_pause(self) -> None:
-        """Begin nothing new. Raises InstanceNotFound, WrongStatus."""
-        self._check_exists()
-        commands.pause(self)
-
-    async def z0_resume(self) -> None:
-        """Go on after a pause. Raises InstanceNotFound, WrongStatus."""
-        self._check_exists()
-        commands.resume(self)
-
-    async def z0_restart(self, from_step: str | None) -> None:
-        """Run anew. Raises InstanceNotFound, StepNotFound."""
-        self._check_exists()
-        commands.restart(self, from_step)
-
-    async def z0_rollback(self) -> None:
-        """Try a failed rollback again. Raises InstanceNotFound, WrongStatus."""
-        self._check_exists()
-        commands.rollback_again(self)
-
-    async def z0_fork_from(self, from_step: str) -> tuple[bytes, list[Entry]]:
-        """What a fork begins with. Raises InstanceNotFound, StepNotFound."""
-        self._check_exists()
-        return commands.fork_from(self, from_step)
-
-    async def z0_fork(self, payload: bytes, entries: list[Entry], of: str) -> None:
-        """Begin with the steps of another instance. Raises InstanceExists."""
-        if self.history.created is not None:
-            raise InstanceExists(self.address)
-        commands.begin_fork(self, payload, entries, of)
-
-    async def z0_child_ended(self, step: str, id: str, again: int, value: bytes | None, failure: Any) -> None:
-        """A child has ended that a step waits for, or waited for."""
-        if self.history.created is not None:
-            commands.told_by_child(self, step, id, again, value, failure)
-
-    async def z0_retry_for_parent(self, again: int) -> None:
-        """Go on when it has failed, once for each time that the parent's step is tried anew."""
-        if self.history.again < again and self.history.end is not None and self.status == "errored":
-            commands.retry(self, again)
-
-    async def z0_abandon(self, reason: str) -> None:
-        """Close a failed instance. Raises InstanceNotFound, WrongStatus."""
-        self._check_exists()
-        if self.status != "errored":
-            raise WrongStatus(self.address, self.status, "abandoning it", "only a failed instance is abandoned")
-        self.note_end("workflow_abandoned", None, {"reason": reason})
-
-    async def z0_retry(self) -> None:
-        """Go on with a failed instance at the step that failed. Raises InstanceNotFound, WrongStatus."""
-        self._check_exists()
-        commands.retry(self)
+    z0_pause = commands.pause
+    z0_resume = commands.resume
+    z0_terminate = commands.terminate
+    z0_rollback = commands.rollback_again
+    z0_retry = commands.retry
+    z0_abandon = commands.abandon
+    z0_restart = commands.restart
+    z0_fork_from = commands.fork_from
+    z0_fork = commands.fork
+    z0_child_ended = commands.child_ended
+    z0_retry_for_parent = commands.retry_for_parent
 
     async def z0_journal(self) -> list[Entry]:
         """All entries. Raises InstanceNotFound."""
-        self._check_exists()
+        self.check_exists()
         return journal.entries(self._z0_host.writes.rows(journal.ENTRIES))
 
     @property
@@ -442,7 +377,8 @@ class Workflow(Entity):
         """How it is, in a word."""
         return self.history.status(self._run is None or self._run.rests)
 
-    def _check_exists(self) -> None:
+    def check_exists(self) -> None:
+        """Raises InstanceNotFound when it was never created."""
         if self.history.created is None:
             raise InstanceNotFound(self.address)
 
