@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 import z0
+from tests.proofs import Proof
 from tests.workflow_world import Account, amounts, balance, crash_at_every_commit, end_of, events_of, said
 from z0.testing import VirtualClock, crash, temporary_runtime
 
@@ -68,7 +68,7 @@ def undone(script: Script) -> list[str]:
 async def test_a_failed_instance_undoes_its_steps_the_last_first_beginning_with_the_one_that_failed() -> None:
     script = Script()
     script.failing = {"c"}
-    async with temporary_runtime(actors=ALL, env=script) as runtime:
+    async with temporary_runtime(memory=True, actors=ALL, env=script) as runtime:
         instance = await runtime.workflows.create(Saga, ["a", "b", "c", "d"])
         with pytest.raises(ValueError, match="c"):
             await instance.result()
@@ -87,7 +87,7 @@ async def test_a_failed_instance_undoes_its_steps_the_last_first_beginning_with_
 
 async def test_nothing_is_undone_when_it_succeeds_or_is_terminated_plainly(clock: VirtualClock) -> None:
     script = Script()
-    async with temporary_runtime(actors=ALL, env=script, clock=clock) as runtime:
+    async with temporary_runtime(memory=True, actors=ALL, env=script, clock=clock) as runtime:
         instance = await runtime.workflows.create(Saga, ["a"])
         assert await instance.result() == "done"
         waiting = await runtime.workflows.create(Waiting, ["b"])
@@ -114,7 +114,7 @@ async def test_a_handler_may_take_nothing_and_only_steps_with_one_are_undone() -
             await c()
             raise ValueError("end")
 
-    async with temporary_runtime(actors=[Plain]) as runtime:
+    async with temporary_runtime(memory=True, actors=[Plain]) as runtime:
         with pytest.raises(ValueError, match="end"):
             await (await runtime.workflows.create(Plain)).result()
         assert done == ["c", "a"]
@@ -123,7 +123,7 @@ async def test_a_handler_may_take_nothing_and_only_steps_with_one_are_undone() -
 @pytest.mark.parametrize("in_memory", [True, False])
 async def test_terminating_with_a_rollback_undoes_what_was_done(clock: VirtualClock, in_memory: bool) -> None:
     script = Script()
-    async with temporary_runtime(actors=ALL, env=script, clock=clock) as runtime:
+    async with temporary_runtime(memory=True, actors=ALL, env=script, clock=clock) as runtime:
         instance = await runtime.workflows.create(Waiting, ["a", "b"], id="one")
         await clock.advance("1 second" if in_memory else "1 hour")
         assert (len(runtime.node.hosts) > 0) is in_memory
@@ -145,7 +145,7 @@ async def test_undoing_stops_at_the_first_handler_that_fails_and_goes_on_from_th
 ) -> None:
     script = Script()
     script.failing = {"c", "undo b"}
-    async with temporary_runtime(actors=ALL, env=script, clock=clock) as runtime:
+    async with temporary_runtime(memory=True, actors=ALL, env=script, clock=clock) as runtime:
         instance = await runtime.workflows.create(Saga, ["a", "b", "c"])
         await clock.settle()
         assert undone(script) == ["c", "b"]
@@ -175,7 +175,7 @@ async def test_undoing_stops_at_the_first_handler_that_fails_and_goes_on_from_th
 async def test_undoing_goes_on_past_a_handler_that_fails_where_the_class_says_so(clock: VirtualClock) -> None:
     script = Script()
     script.failing = {"c", "undo b", "undo c"}
-    async with temporary_runtime(actors=ALL, env=script, clock=clock) as runtime:
+    async with temporary_runtime(memory=True, actors=ALL, env=script, clock=clock) as runtime:
         instance = await runtime.workflows.create(GoesOn, ["a", "b", "c"])
         await clock.settle()
         assert undone(script) == ["c", "b", "a"]
@@ -198,7 +198,7 @@ async def test_a_handler_has_retries_of_its_own_and_sleeps_between_them(clock: V
             await step.do("pay", lambda: 1, rollback=z0.Rollback(refund, retries=retries))
             raise ValueError("end")
 
-    async with temporary_runtime(actors=[Stubborn], clock=clock) as runtime:
+    async with temporary_runtime(memory=True, actors=[Stubborn], clock=clock) as runtime:
         instance = await runtime.workflows.create(Stubborn)
         await clock.advance("1 hour")
         assert attempts == [1]
@@ -244,7 +244,7 @@ async def test_parallel_steps_are_undone_in_reverse_order_of_their_beginnings(cl
                 ]
             )
 
-    async with temporary_runtime(actors=[Parallel], clock=clock) as runtime:
+    async with temporary_runtime(memory=True, actors=[Parallel], clock=clock) as runtime:
         instance = await runtime.workflows.create(Parallel)
         await clock.advance("2 minutes")
         assert await end_of(instance) == "errored"
@@ -261,7 +261,7 @@ async def test_a_nested_step_has_no_rollback_of_its_own() -> None:
 
             await step.do("outer", outer, retries=z0.Retries(limit=0))
 
-    async with temporary_runtime(actors=[Nested]) as runtime:
+    async with temporary_runtime(memory=True, actors=[Nested]) as runtime:
         with pytest.raises(TypeError, match="whose own rollback= is to undo it"):
             await (await runtime.workflows.create(Nested)).result()
 
@@ -288,7 +288,7 @@ async def test_a_handler_that_today_has_gone_fails_the_rollback_before_anything_
             return ""
 
     script.failing = {"c"}
-    async with temporary_runtime(actors=[Changing], env=script, clock=clock) as runtime:
+    async with temporary_runtime(memory=True, actors=[Changing], env=script, clock=clock) as runtime:
         path = runtime.node.path
         script.failing |= {"undo c"}
         instance = await runtime.workflows.create(Changing, ["a", "b", "c"], id="one")
@@ -308,7 +308,8 @@ async def test_a_handler_that_today_has_gone_fails_the_rollback_before_anything_
             del instance
 
 
-async def test_an_undo_pattern_with_try_and_except_survives_a_crash(tmp_path: Path) -> None:
+@pytest.mark.proof
+async def test_an_undo_pattern_with_try_and_except_survives_a_crash(proof: Proof) -> None:
     class Try(z0.Workflow):
         async def run(self, event: z0.Event[None], step: z0.Step) -> str:
             account = self.get(Account, "a")
@@ -331,7 +332,7 @@ async def test_an_undo_pattern_with_try_and_except_survives_a_crash(tmp_path: Pa
         assert await runtime.workflows.get(Try, "one").result("1 second") == "undone"
         assert await amounts(runtime, "a") == [-5, 5, None]
 
-    assert await crash_at_every_commit(tmp_path, [Try, *ACTORS], drive, check) > 10
+    assert await crash_at_every_commit(proof, [Try, *ACTORS], drive, check) > 3
 
 
 class Transfer(z0.Workflow):
@@ -358,9 +359,10 @@ class Transfer(z0.Workflow):
         return "moved"
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize(("amount", "end", "moves"), [(7, "complete", 1), (700, "errored", 2)])
 async def test_a_transfer_that_is_cut_off_at_any_commit_moves_all_or_nothing_once(
-    tmp_path: Path, amount: int, end: str, moves: int
+    proof: Proof, amount: int, end: str, moves: int
 ) -> None:
     async def drive(runtime: z0.Runtime, clock: VirtualClock) -> None:
         await said(runtime.workflows.create(Transfer, amount, id="one"))
@@ -375,10 +377,11 @@ async def test_a_transfer_that_is_cut_off_at_any_commit_moves_all_or_nothing_onc
         assert await amounts(runtime, "b") == [amount, -amount][:moves]
         assert await instance._stub.count_facts() == (1 if end == "complete" else 0)
 
-    assert await crash_at_every_commit(tmp_path, [Transfer, *ACTORS], drive, check) > 10
+    assert await crash_at_every_commit(proof, [Transfer, *ACTORS], drive, check) > 3
 
 
-async def test_a_termination_with_rollback_that_is_cut_off_at_any_commit_puts_all_back_once(tmp_path: Path) -> None:
+@pytest.mark.proof
+async def test_a_termination_with_rollback_that_is_cut_off_at_any_commit_puts_all_back_once(proof: Proof) -> None:
     async def drive(runtime: z0.Runtime, clock: VirtualClock) -> None:
         await said(runtime.workflows.create(Transfer, 5, id="one"))
         await clock.advance("1 hour")
@@ -389,4 +392,4 @@ async def test_a_termination_with_rollback_that_is_cut_off_at_any_commit_puts_al
         assert await amounts(runtime, "a") == [-5, 5]
         assert await amounts(runtime, "b") == [5, -5]
 
-    assert await crash_at_every_commit(tmp_path, [Transfer, *ACTORS], drive, check) > 10
+    assert await crash_at_every_commit(proof, [Transfer, *ACTORS], drive, check) > 3

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from z0.actors.call import CURRENT, Activity, Call
 from z0.actors.segments import Segments
 
-from .branch import is_lost
+from .branch import BRANCH, is_lost
 from .errors import NonDeterminismError, Suspended
 from .failure import error_of
 from .history import Record
@@ -305,6 +305,7 @@ def begin_body(workflow: Workflow) -> None:
     """Make the context one in which a body begins."""
     _LAST.set(0)
     _GATED.set(None)
+    BRANCH.set(None)  # whoever created the instance may have been in one of theirs
     call = CURRENT.get()
     if call is not None:
         CURRENT.set(Call(call.host, call.activity, call.deadline, SentKeys(workflow.idempotency_key("run"))))

@@ -284,6 +284,7 @@ class Workflow(Entity):
         self.history.apply(entry)
         if detail:  # only entries with details open or end a wait
             self.set_alarm()
+            kin.see_to(self)
         return entry
 
     def note_end(self, event: journal.Event, step: str | None = None, detail: dict[str, Any] | None = None) -> None:
