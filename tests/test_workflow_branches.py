@@ -9,7 +9,7 @@ import pytest
 
 import z0
 from tests.proofs import Proof
-from tests.workflow_world import Account, amounts, crash_at_every_commit, end_of, said
+from tests.workflow_world import Account, amounts, crash_at_every_commit, end_of, outcome, said
 from z0.testing import VirtualClock, temporary_runtime
 
 
@@ -345,7 +345,7 @@ async def test_branches_that_are_cut_off_at_any_commit_come_to_the_same_end(proo
 
     async def check(runtime: z0.Runtime, clock: VirtualClock) -> None:
         instance = runtime.workflows.get(Crashing, "one")
-        assert await instance.result("1 second") == [10, "ValueError('bad')", [1_000, 10_000]]
+        assert await outcome(instance) == [10, "ValueError('bad')", [1_000, 10_000]]
         assert sorted(map(int, map(str, await amounts(runtime, "a")))) == [1, 10, 10, 100, 1_000, 1_000, 10_000]
         seqs = [entry.seq for entry in await instance.journal()]
         assert seqs == list(range(1, len(seqs) + 1))

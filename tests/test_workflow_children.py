@@ -10,7 +10,7 @@ import pytest
 
 import z0
 from tests.proofs import Proof
-from tests.workflow_world import Account, amounts, crash_at_every_commit, end_of, events_of, said
+from tests.workflow_world import Account, amounts, crash_at_every_commit, end_of, events_of, outcome, said
 from z0.testing import VirtualClock, crash, temporary_runtime
 
 
@@ -317,18 +317,32 @@ def spawn_paying(workflow: z0.Workflow) -> Any:
     return spawn
 
 
+async def drive_family(runtime: z0.Runtime, clock: VirtualClock) -> None:
+    await said(runtime.workflows.create(Family, id="one"))
+
+
+async def check_family(runtime: z0.Runtime, clock: VirtualClock) -> None:
+    assert await outcome(runtime.workflows.get(Family, "one")) == "4 100 is refused True"
+    paid = await amounts(runtime, "a")
+    assert sorted(map(int, map(str, paid))) == [1, 2, 3, 4, 100, 1_000]
+    assert len(await runtime.list(Paying)) == 3
+
+
 @pytest.mark.proof
 async def test_a_family_that_is_cut_off_at_any_commit_comes_to_the_same_end(proof: Proof) -> None:
-    async def drive(runtime: z0.Runtime, clock: VirtualClock) -> None:
-        await said(runtime.workflows.create(Family, id="one"))
+    assert await crash_at_every_commit(proof, [Family, Paying, Account], drive_family, check_family) > 8
 
-    async def check(runtime: z0.Runtime, clock: VirtualClock) -> None:
-        assert await runtime.workflows.get(Family, "one").result("1 second") == "4 100 is refused True"
-        paid = await amounts(runtime, "a")
-        assert sorted(map(int, map(str, paid))) == [1, 2, 3, 4, 100, 1_000]
-        assert len(await runtime.list(Paying)) == 3
 
-    assert await crash_at_every_commit(proof, [Family, Paying, Account], drive, check) > 8
+async def test_a_child_that_does_not_go_on_telling_after_a_crash_would_be_found_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def start(self: z0.Workflow) -> None:
+        if not self.rested:
+            self.go_on()
+
+    monkeypatch.setattr(z0.Workflow, "start", start)  # nothing is told on opening
+    with pytest.raises(AssertionError):
+        await crash_at_every_commit(Proof("full"), [Family, Paying, Account], drive_family, check_family)
 
 
 @pytest.mark.proof

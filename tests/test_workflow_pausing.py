@@ -9,7 +9,7 @@ import pytest
 
 import z0
 from tests.proofs import Proof
-from tests.workflow_world import Account, amounts, crash_at_every_commit, end_of, events_of, said
+from tests.workflow_world import Account, amounts, crash_at_every_commit, end_of, events_of, outcome, said
 from z0.testing import VirtualClock, crash, temporary_runtime
 
 
@@ -247,7 +247,7 @@ async def test_pausing_and_resuming_that_is_cut_off_at_any_commit_comes_to_the_s
 
     async def check(runtime: z0.Runtime, clock: VirtualClock) -> None:
         instance = runtime.workflows.get(Paused, "one")
-        assert await instance.result("1 second") == "yes"
+        assert await outcome(instance) == "yes"
         assert await amounts(runtime, "a") == [1, 2, 3]
 
     assert await crash_at_every_commit(proof, [Paused, Account], drive, check) > 5

@@ -8,7 +8,7 @@ import pytest
 
 import z0
 from tests.proofs import Proof
-from tests.workflow_world import Account, amounts, balance, crash_at_every_commit, end_of, events_of, said
+from tests.workflow_world import Account, amounts, balance, crash_at_every_commit, end_of, events_of, outcome, said
 from z0.testing import VirtualClock, crash, temporary_runtime
 
 ACTORS: list[type[z0.Actor]] = [Account]
@@ -329,7 +329,7 @@ async def test_an_undo_pattern_with_try_and_except_survives_a_crash(proof: Proof
         await said(runtime.workflows.create(Try, id="one"))
 
     async def check(runtime: z0.Runtime, clock: VirtualClock) -> None:
-        assert await runtime.workflows.get(Try, "one").result("1 second") == "undone"
+        assert await outcome(runtime.workflows.get(Try, "one")) == "undone"
         assert await amounts(runtime, "a") == [-5, 5, None]
 
     assert await crash_at_every_commit(proof, [Try, *ACTORS], drive, check) > 3
@@ -393,3 +393,22 @@ async def test_a_termination_with_rollback_that_is_cut_off_at_any_commit_puts_al
         assert await amounts(runtime, "b") == [5, -5]
 
     assert await crash_at_every_commit(proof, [Transfer, *ACTORS], drive, check) > 3
+
+
+async def test_steps_that_are_undone_in_another_order_or_not_at_all_would_be_found_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def drive(runtime: z0.Runtime, clock: VirtualClock) -> None:
+        await said(runtime.workflows.create(Transfer, 700, id="one"))
+
+    async def check(runtime: z0.Runtime, clock: VirtualClock) -> None:
+        assert await end_of(runtime.workflows.get(Transfer, "one")) == "errored"
+        assert await balance(runtime, "a") + await balance(runtime, "b") == 0
+        assert await balance(runtime, "a") == 0
+
+    async def forgets(workflow: z0.Workflow) -> dict[str, Any]:
+        return {}
+
+    monkeypatch.setattr("z0.workflows.saga._recall", forgets)  # handlers are not found again after a crash
+    with pytest.raises(AssertionError):
+        await crash_at_every_commit(Proof("full"), [Transfer, *ACTORS], drive, check)

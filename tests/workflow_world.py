@@ -49,6 +49,13 @@ async def end_of(instance: z0.Instance[Any]) -> str:
     return (await instance.status()).status
 
 
+async def outcome(instance: z0.Instance[Any]) -> Any:
+    """Its result, which must be there."""
+    status = await instance.status()
+    assert status.finished, status
+    return await instance.result()
+
+
 async def crash_at_every_commit(proof: Proof, actors: list[type[z0.Actor]], drive: Drive, check: Drive) -> int:
     """Drive a story, cut it off at each commit in turn, drive it again on what was kept, and check; how many crashes.
 

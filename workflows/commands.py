@@ -170,7 +170,9 @@ async def fork(workflow: Workflow, payload: bytes, entries: list[Entry], of: str
         detail = dict(entry.detail)
         if entry.event == "wait_completed":
             detail["event"] = seqs[detail["event"]]
-        seqs[entry.seq] = _copy(workflow, entry, detail).seq
+        copied = _copy(workflow, entry, detail)
+        if entry.event == "event_received":
+            seqs[entry.seq] = copied.seq
     workflow.note("workflow_started")
     workflow.go_on()
 

@@ -26,15 +26,17 @@ def entries_before(history: History, target: Record) -> list[Entry]:
     """What was done before the step was begun, as if each had been done at once; what is under way is left out."""
     entries: list[Entry] = []
     reopened = set(around(target.key))
-    kept = [each for each in history.records.values() if each.done and each.position < target.position]
-    done = {each.key for each in kept if each.key not in reopened}
-    for record in sorted(kept, key=lambda each: each.position):
+    before = [each for each in history.records.values() if each.position < target.position]
+    done = {each.key for each in before if each.done and each.key not in reopened}
+    for record in sorted(before, key=lambda each: each.position):
         kind = kind_of(record.key)
-        if record.key in reopened or kind not in _DONE or _is_inside(record.key, done):
-            continue
-        if kind == "wait" and record.event is not None:
-            entries.append(history.events[record.event])
-        entries.append(_entry(history.seq + len(entries), kind, record))
+        if record.key in reopened:
+            if kind == "do":
+                entries.append(Entry(0, 0, "step_started", record.key, position=record.position))
+        elif record.key in done and kind in _DONE and not _is_inside(record.key, done):
+            if kind == "wait" and record.event is not None:
+                entries.append(history.events[record.event])
+            entries.append(_entry(kind, record))
     return entries
 
 
@@ -43,7 +45,7 @@ def _is_inside(key: str, done: set[str]) -> bool:
     return any(each in done and kind_of(each) in ("do", "workflow") for each in around(key))
 
 
-def _entry(seq: int, kind: str, record: Record) -> Entry:
+def _entry(kind: str, record: Record) -> Entry:
     event, detail = _DONE[kind], dict[str, Any]()
     if record.failure is not None:
         event = "wait_timed_out" if kind == "wait" else "step_errored"
@@ -52,4 +54,4 @@ def _entry(seq: int, kind: str, record: Record) -> Entry:
         detail["event"] = record.event
     elif kind == "sleep":
         detail["until"] = record.due
-    return Entry(seq, 0, event, record.key, record.attempts or None, record.position, None, record.value, detail)
+    return Entry(0, 0, event, record.key, record.attempts or None, record.position, None, record.value, detail)
