@@ -100,6 +100,7 @@ async def _cut_off(
             try:
                 await drive(runtime, clock)
                 for _ in range(30):
+                    await clock.settle()
                     if not set_.hits:  # else no time is to pass before it goes on
                         await clock.advance("2 days")
             except CUT_OFF:
