@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -412,3 +413,52 @@ async def test_steps_that_are_undone_in_another_order_or_not_at_all_would_be_fou
     monkeypatch.setattr("z0.workflows.saga._recall", forgets)  # handlers are not found again after a crash
     with pytest.raises(AssertionError):
         await crash_at_every_commit(Proof("full"), [Transfer, *ACTORS], drive, check)
+
+
+class Wide(z0.Workflow):
+    """Books in branches, some of which lose, and fails in the end."""
+
+    retries = z0.Retries(limit=0)
+
+    async def run(self, event: z0.Event[None], step: z0.Step) -> None:
+        account = self.get(Account, "a")
+
+        def book(amount: int) -> Any:
+            return step.do(f"book {amount}", lambda: account.move(amount), rollback=lambda: account.move(-amount))
+
+        async def slowly(amount: int) -> None:
+            await book(amount)
+            await step.sleep("rest", "3 days")
+            await book(amount + 1)
+
+        def full() -> None:
+            raise z0.NonRetryableError("full")
+
+        assert step.now()
+        await step.race([slowly(10), step.sleep("limit", "1 day")])
+        with suppress(z0.NonRetryableError):
+            await step.all([book(30), slowly(40), step.do("full", full, rollback=lambda: account.move(0))])
+        await step.do("last", full, rollback=lambda: account.append("log"))
+
+
+@pytest.mark.proof
+async def test_branches_that_are_undone_and_cut_off_at_any_commit_are_all_undone_once(proof: Proof) -> None:
+    async def drive(runtime: z0.Runtime, clock: VirtualClock) -> None:
+        await said(runtime.workflows.create(Wide, id="one"))
+
+    async def check(runtime: z0.Runtime, clock: VirtualClock) -> None:
+        status = await runtime.workflows.get(Wide, "one").status()
+        assert status.status == "errored"
+        assert status.rollback is not None
+        assert (status.rollback.outcome, status.rollback.error) == ("complete", None)
+        account = [each for each in await amounts(runtime, "a") if each is not None]
+        booked = {each for each in account if each > 0}
+        assert booked >= {10}
+        assert booked <= {10, 30, 40}
+        assert account.count(0) == 1
+        for amount in booked:
+            assert account.count(amount) == account.count(-amount) == 1
+        assert len(await amounts(runtime, "a")) == len(account) + 1
+        assert status.rollback.undone[0] == "do:last#1"
+
+    assert await crash_at_every_commit(proof, [Wide, *ACTORS], drive, check) > 5

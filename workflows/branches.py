@@ -127,6 +127,10 @@ class Branches:
         lost = [index for index, task in enumerate(self._tasks) if not task.done()]
         for index in lost:
             self._branches[index].lost = True
+        for undo in list(run.undos.values()):  # what must be undone should be known to have been begun
+            cut_off = undo.record.position and undo.record.key not in run.history.records
+            if cut_off and any(is_below(undo.record.key, self._branches[index].key) for index in lost):
+                run.workflow.note("step_started", undo.record)
         verdict = Verdict(decided, lost, len(self._tasks))
         value = stored(msgspec.to_builtins(verdict), self._record.key, 2**20)
         run.workflow.note("value_recorded", self._record, value, closed=self._under_way(lost))
