@@ -152,7 +152,15 @@ class Attempts:
         if self._options.at_most_once:
             workflow.note(self.event("attempt_started"), record, attempt=attempt)
             await run.host.durable()
-        value = await self._call_with_keys(attempt)
+        # What it sends without an idempotency key gets one, which is the same in every attempt.
+        call = CURRENT.get()
+        assert call is not None
+        keys = SentKeys(workflow.idempotency_key, record.key)
+        token = CURRENT.set(Call(call.host, call.activity, call.deadline, keys))
+        try:
+            value = await self._call(attempt)
+        finally:
+            CURRENT.reset(token)
         run.check_live()
         what = f"the result of step {self._name!r}"
         encoded = None if value is None else stored(value, what, workflow.result_bytes)
@@ -160,18 +168,6 @@ class Attempts:
         if record.key.find("/") >= 0:  # what failed around it is taken back without it
             await run.host.durable()
         return value if type(value) in SIMPLE else loaded(encoded, returned_by(self._fn), what)
-
-    async def _call_with_keys(self, attempt: int) -> Any:
-        """Call it; what it sends without an idempotency key gets one, which is the same in every attempt."""
-        call = CURRENT.get()
-        if call is None:
-            return await self._call(attempt)
-        keys = SentKeys(self._run.workflow.idempotency_key(self._record.key))
-        token = CURRENT.set(Call(call.host, call.activity, call.deadline, keys))
-        try:
-            return await self._call(attempt)
-        finally:
-            CURRENT.reset(token)
 
     async def _call(self, attempt: int) -> Any:
         fn = self._fn

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from hashlib import blake2b
 from typing import Literal
 
@@ -37,15 +38,18 @@ def around(key: str) -> list[str]:
 class SentKeys:
     """Idempotency keys for what an attempt of a step sends: the same ones for every attempt."""
 
-    def __init__(self, step: str) -> None:
-        """`step`: what tells the step from every other."""
+    __slots__ = ("_count", "_key", "_step")
+
+    def __init__(self, key: Callable[[str], str], step: str) -> None:
+        """`key` makes of a step's key what tells the step from every other."""
+        self._key = key
         self._step = step
         self._count = 0
 
     def __call__(self) -> str:
         """The next one."""
         self._count += 1
-        key = f"{self._step}/{self._count}"
+        key = f"{self._key(self._step)}/{self._count}"
         if len(key) <= _SENT_MAX:
             return key
         return f"{key[: _SENT_MAX - 65]}~{blake2b(key.encode(), digest_size=32).hexdigest()}"

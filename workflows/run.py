@@ -301,14 +301,14 @@ class Run:
             _GATED.reset(token)
 
 
-def begin_body(workflow: Workflow) -> None:
-    """Make the context one in which a body begins."""
+def begin_body(workflow: Workflow | None = None) -> None:
+    """Make the context one in which a body begins; what it sends has keys of the workflow's, if one is given."""
     _LAST.set(0)
     _GATED.set(None)
     BRANCH.set(None)  # whoever created the instance may have been in one of theirs
     call = CURRENT.get()
-    if call is not None:
-        CURRENT.set(Call(call.host, call.activity, call.deadline, SentKeys(workflow.idempotency_key("run"))))
+    if call is not None and workflow is not None:
+        CURRENT.set(Call(call.host, call.activity, call.deadline, SentKeys(workflow.idempotency_key, "run")))
 
 
 def last_position() -> int:
