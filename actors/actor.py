@@ -12,6 +12,7 @@ from .background import wait_until
 from .call import CURRENT, Activity, Deadline
 from .clock import Clock, Span, Timer, perf_ns
 from .errors import Aborted
+from .handlers import HOOKS
 from .migrations import Migration
 from .schema import ACTOR_SCHEMA
 from .storage import Storage
@@ -41,6 +42,7 @@ class Actor:
     """
 
     _z0_schema: ClassVar[tuple[str, ...]] = ACTOR_SCHEMA
+    _z0_hooks: ClassVar[frozenset[str]] = HOOKS
     _z0_host: Host
     name: str
     storage: Storage

@@ -167,6 +167,10 @@ class Alarms:
             self._host.unindexed = True
             self.mark()  # its sync runs beside what the handler does until its turn ends
 
+    def hold(self) -> None:
+        """Have the actor looked for after a crash, from the open turn on, whatever alarms it has: work is under way."""
+        self._changed(self._now_us())
+
     def mark(self) -> None:
         """Have the catalogue note, durably, that the actor may be due; then the open turn is ended."""
         if self._marking is None:

@@ -40,12 +40,13 @@ def wait_until(host: Host, work: Awaitable[T]) -> asyncio.Task[T]:
 class Background:
     """What runs in the background of one actor."""
 
-    __slots__ = ("_host", "_tasks")
+    __slots__ = ("_host", "_resting", "_tasks")
 
     def __init__(self, host: Host) -> None:
         """Nothing yet."""
         self._host = host
         self._tasks: dict[asyncio.Task[Any], None] = {}  # in order: a run can be repeated exactly
+        self._resting: dict[asyncio.Task[Any], None] = {}
 
     def __bool__(self) -> bool:
         """Whether something runs."""
@@ -66,19 +67,37 @@ class Background:
         while self._tasks:
             await asyncio.wait(self._tasks)
 
+    def rest(self, task: asyncio.Task[Any]) -> None:
+        """The task waits for what can wait until the actor is in memory again: it does not keep it there."""
+        if task in self._tasks:
+            del self._tasks[task]
+            self._resting[task] = None
+            self._came_to_rest()
+
+    def wake(self, task: asyncio.Task[Any]) -> None:
+        """The task goes on."""
+        if task in self._resting:
+            del self._resting[task]
+            self._tasks[task] = None
+
     def cancel(self) -> None:
         """The incarnation is over."""
-        for task in list(self._tasks):
+        for task in [*self._tasks, *self._resting]:
             task.cancel()
 
     def _ended(self, work: Awaitable[Any], task: asyncio.Task[Any]) -> None:
         host = self._host
         if inspect.iscoroutine(work):
             work.close()  # it was cancelled before it began
-        del self._tasks[task]
+        self._tasks.pop(task, None)
+        self._resting.pop(task, None)
         error = None if task.cancelled() else task.exception()
         if error is not None and not (host.dead and isinstance(error, Z0Error)):
             log.error("background work of actor %s failed", host.address, exc_info=error)
+        self._came_to_rest()
+
+    def _came_to_rest(self) -> None:
+        host = self._host
         if not host.dead:
             host.node.touch(host)
             host.node.rest.watch()

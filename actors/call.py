@@ -6,7 +6,7 @@ never longer than the calls that are under way.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -40,13 +40,23 @@ class Activity:
 class Call:
     """Which activity of which actor the running code belongs to, and its deadline; travels to what it starts."""
 
-    __slots__ = ("activity", "deadline", "host")
+    __slots__ = ("activity", "deadline", "host", "keys")
 
-    def __init__(self, host: Host | None, activity: Activity | None, deadline: float | None = None) -> None:
-        """Of `host`, or of code outside of actors; `deadline` by the monotonic clock of the node."""
+    def __init__(
+        self,
+        host: Host | None,
+        activity: Activity | None,
+        deadline: float | None = None,
+        keys: Callable[[], str] | None = None,
+    ) -> None:
+        """Of `host`, or of code outside of actors; `deadline` by the monotonic clock of the node.
+
+        `keys` gives what this code sends idempotency keys, where it has none itself: it may run again.
+        """
         self.host = host
         self.activity = activity
         self.deadline = deadline
+        self.keys = keys
 
     @property
     def waits(self) -> bool:
@@ -103,7 +113,7 @@ class Deadline:
             call = _OUTSIDE
         elif call.deadline is not None:
             deadline = min(deadline, call.deadline)
-        self._token = CURRENT.set(Call(call.host, call.activity, deadline))
+        self._token = CURRENT.set(Call(call.host, call.activity, deadline, call.keys))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -5,14 +5,16 @@ from __future__ import annotations
 import dis
 import inspect
 from collections.abc import Callable, Coroutine
+from functools import partial
 from types import CodeType
 from typing import Any, TypeVar, cast
 
 import msgspec
 
-from .idempotency import Once, once, once_of
+from .idempotency import Once, once, once_of, with_key
 
 F = TypeVar("F", bound=Callable[..., Any])
+Keyed = Callable[[tuple[Any, ...], dict[str, Any], Callable[[], str]], tuple[tuple[Any, ...], dict[str, Any]]]
 
 HOOKS = frozenset({"start", "stop", "alarm"})
 """Called by the engine, never by a message."""
@@ -35,15 +37,18 @@ class Handler(msgspec.Struct, frozen=True):
     """The same as a plain function of actor, args and kwargs; it keeps no argument, and shares nothing mutable."""
     once: Once | None = None
     """How it is idempotent, if it is."""
+    keyed: Keyed | None = None
+    """Gives arguments that have no idempotency key one; None: the message takes none."""
 
 
 class outside:
     """Marks a message for callers only: on a stub it is a message, on `self` it raises and names the alternative."""
 
-    def __init__(self, instead: str, direct: Callable[..., Any] | None = None) -> None:
-        """`instead`: what to use inside the actor. `direct`: see `Handler.direct`."""
+    def __init__(self, instead: str, direct: Callable[..., Any] | None = None, keyed: Keyed | None = None) -> None:
+        """`instead`: what to use inside the actor. `direct`, `keyed`: see `Handler`."""
         self.instead = instead
         self.direct = direct
+        self.keyed = keyed
         self.function: Callable[..., Any] | None = None
         self.name = ""
 
@@ -72,23 +77,23 @@ def can_suspend(function: Callable[..., Any]) -> bool:
     return not _SUSPENDING.isdisjoint(code.co_code[::2])  # each operation is two bytes, its code first
 
 
-def handlers_of(cls: type, base: type) -> dict[str, Handler]:
+def handlers_of(cls: type, base: type, hooks: frozenset[str] = HOOKS) -> dict[str, Handler]:
     """The messages of `cls`: each public `async def` that is not a hook and not of `base` itself."""
     found: dict[str, Handler] = {}
     for name in dir(cls):
-        if name.startswith("_") or name in HOOKS or hasattr(base, name):
+        if name.startswith("_") or name in hooks or hasattr(base, name):
             continue
         attribute = inspect.getattr_static(cls, name)
         function = attribute.function if isinstance(attribute, outside) else attribute
         if inspect.iscoroutinefunction(function) and not isinstance(attribute, (staticmethod, classmethod)):
-            direct = attribute.direct if isinstance(attribute, outside) else None
-            found[name] = _handler(name, function, direct)
+            mark = attribute if isinstance(attribute, outside) else None
+            found[name] = _handler(name, function, mark)
     return found
 
 
-def _handler(
-    name: str, function: Callable[..., Coroutine[Any, Any, Any]], direct: Callable[..., Any] | None
-) -> Handler:
+def _handler(name: str, function: Callable[..., Coroutine[Any, Any, Any]], outer: outside | None) -> Handler:
+    direct, keyed = (None, None) if outer is None else (outer.direct, outer.keyed)
     mark = once_of(function)
-    run = function if mark is None else once(name, function, mark)
-    return Handler(name, run, can_suspend(function), direct, mark)
+    if mark is None:
+        return Handler(name, function, can_suspend(function), direct, None, keyed)
+    return Handler(name, once(name, function, mark), can_suspend(function), direct, mark, partial(with_key, mark))

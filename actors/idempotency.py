@@ -28,6 +28,8 @@ class Once(msgspec.Struct, frozen=True):
     """Which parameter takes the key."""
     retention: float | None
     """Seconds that a reply counts; None: `Limits.idempotency_seconds`."""
+    position: int | None = None
+    """At which place it may be given; None: by its name only."""
 
 
 def idempotent(key: str, *, retention: Span | None = None) -> Callable[[F], F]:
@@ -45,9 +47,11 @@ def idempotent(key: str, *, retention: Span | None = None) -> Callable[[F], F]:
         raise ValueError("retention must be more than 0; leave the decorator away to keep no reply")
 
     def mark(function: F) -> F:
-        if key not in inspect.signature(function).parameters:
+        parameters = inspect.signature(function).parameters
+        if key not in parameters:
             raise TypeError(f"{function.__qualname__} has no parameter {key!r} to take the idempotency key from")
-        setattr(function, _MARK, Once(key, kept))
+        by_name = parameters[key].kind is inspect.Parameter.KEYWORD_ONLY
+        setattr(function, _MARK, Once(key, kept, None if by_name else list(parameters).index(key) - 1))
         return function
 
     return mark
@@ -56,6 +60,15 @@ def idempotent(key: str, *, retention: Span | None = None) -> Callable[[F], F]:
 def once_of(function: object) -> Once | None:
     """How a message is idempotent, if it is."""
     return getattr(function, _MARK, None)
+
+
+def with_key(
+    mark: Once, args: tuple[Any, ...], kwargs: dict[str, Any], keys: Callable[[], str]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments, with the next key where none was given."""
+    if mark.parameter in kwargs or (mark.position is not None and len(args) > mark.position):
+        return args, kwargs
+    return args, {**kwargs, mark.parameter: keys()}
 
 
 def once(message: str, function: Function, mark: Once) -> Function:

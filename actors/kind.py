@@ -19,7 +19,7 @@ class Kind:
         self.cls = cls
         self.namespace = check_name(cls.namespace or cls.__name__, "namespace")
         self.migrations = declared(cls)
-        self.handlers = handlers_of(cls, Actor)
+        self.handlers = handlers_of(cls, Actor, cls._z0_hooks)
         self.retentions = {name: it.once.retention for name, it in self.handlers.items() if it.once is not None}
         """Seconds that replies of idempotent messages are kept; None: as `Limits` say."""
         self.stub_class = stub_class(cls, self.handlers)

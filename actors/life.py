@@ -332,7 +332,7 @@ async def _leave(host: Host) -> None:
         host.committed(turn, None)
     facts = host.actor._z0_facts()
     host.abandon("it was evicted", State.CLOSING)
-    if host.background:
+    if host.background is not None:
         host.background.cancel()
     try:
         await node.threads.call(partial(_close_file, host, purging(host)))

@@ -22,8 +22,10 @@ from .catalog import ActorInfo, Catalog
 from .clock import Clock
 from .database import SQLITE_VERSION
 from .durability import Mode, durability_of
+from .ending import Ending
 from .errors import NamespaceConflict, RuntimeClosed
 from .fileops import FileOps
+from .followers import Followers
 from .host import Host, State
 from .kind import Kind
 from .limits import Limits
@@ -40,8 +42,6 @@ from .wal import check_version
 from .watchdog import Watchdog
 
 A = TypeVar("A", bound=Actor)
-
-_CRASHED = "the runtime crashed"
 
 
 class Node:
@@ -78,24 +78,24 @@ class Node:
         self.load = Load()
         self.metrics = Metrics()
         self.quarantine = Quarantine(clock, self.metrics)
+        self.followers = Followers()
         self.calls = 0  # messages that wrote nothing
         self.draining = False
         self.attentive = False  # somebody waits for an actor to rest
         self.room = Room(self, limits.open_files_max())
         self.rest = Rest(self)
         self.wakeups = Wakeups(self)
-        self._tasks: dict[asyncio.Task[None], None] = {}  # no set: in order, so that a run can be repeated exactly
-        self._opening: dict[asyncio.Task[None], None] = {}
+        self.ending = Ending(self)
+        self.tasks: dict[asyncio.Task[None], None] = {}  # no set: in order, so that a run can be repeated exactly
+        self.opening: dict[asyncio.Task[None], None] = {}
         self.stopping: dict[asyncio.Task[Any], None] = {}  # tasks inside a stop() hook
-        self._opened = False
-        self._ending: asyncio.Task[None] | None = None
-        self._rested = asyncio.Event()
+        self.is_open = False
         self.loop: asyncio.AbstractEventLoop
         self.threads: Threads
         self.watchdog: Watchdog
         self.catalog: Catalog
         self.alarm_index: AlarmIndex
-        self._lock: DirectoryLock
+        self.lock: DirectoryLock
         self._look_again: Callable[[], object]
 
     def open(self) -> None:
@@ -104,7 +104,7 @@ class Node:
             raise RuntimeClosed
         self.loop = asyncio.get_running_loop()
         self.file_ops.make_folder(self.folder)
-        self._lock = DirectoryLock(self.folder)
+        self.lock = DirectoryLock(self.folder)
         os.register_at_fork(after_in_child=partial(_forked, weakref.ref(self)))
         try:
             threads = partial(Threads, self.loop, executor=self._executor, delivered=lambda: self._look_again())
@@ -112,10 +112,10 @@ class Node:
             self.catalog = Catalog(self.folder, self.vfs, self.file_ops, self.loop, threads)
             self.alarm_index = AlarmIndex(self.catalog)
         except BaseException:
-            self._lock.release()
+            self.lock.release()
             raise
         self._look_again = self.clock.watch(self._busy)
-        self._opened = True
+        self.is_open = True
         self.watchdog = Watchdog(self)
         self.wakeups.look(unclean=True)
 
@@ -138,7 +138,7 @@ class Node:
             if other is not kind:
                 raise NamespaceConflict(kind.namespace, other.cls, cls)
             self.kinds[cls] = kind
-            if kind.alarm is not None and self._opened:
+            if kind.alarm is not None and self.is_open:
                 self.wakeups.look(unclean=True)
         return kind
 
@@ -194,8 +194,8 @@ class Node:
         host.alarms.indexed = indexed
         if not (at_once and life.open_now(host)):
             opening = self.spawn(life.open_later(host))
-            self._opening[opening] = None
-            opening.add_done_callback(self._opening.pop)
+            self.opening[opening] = None
+            opening.add_done_callback(self.opening.pop)
         return host
 
     def touch(self, host: Host) -> None:
@@ -208,7 +208,7 @@ class Node:
         """A host is open: watch when it becomes idle."""
         self.metrics.activations[host.address.namespace] += 1
         if self.draining:
-            self._rested.set()
+            self.ending.look()
         else:
             self.rest.watch()
 
@@ -217,7 +217,7 @@ class Node:
         if not self.attentive or not host.idle:
             return
         if self.draining:
-            self._rested.set()
+            self.ending.look()
         elif len(self.closing) < self.room.wanted:
             self.evict(host, "room")
 
@@ -253,7 +253,7 @@ class Node:
         if not host.closed.done():
             host.closed.set_result(None)
         self.room.leave(host)
-        self._rested.set()
+        self.ending.look()
         self.attend()
         if not self.draining:
             self.rest.look()
@@ -290,88 +290,21 @@ class Node:
 
     async def close(self) -> None:
         """Drain within `Limits.close_seconds`, reset what does not, and give the directory back."""
-        if self._opened and not self.draining:
-            self._drain()
-            self._ending = self.loop.create_task(self._close())
-        await self._over()
-
-    async def _over(self) -> None:
-        if self._ending is not None:
-            await asyncio.shield(self._ending)
-
-    async def _close(self) -> None:
-        drained = self.loop.create_task(self._drained())
-        patience = self.loop.create_task(self.clock.patience(self.limits.close_seconds))
-        await asyncio.wait([drained, patience], return_when=asyncio.FIRST_COMPLETED)
-        drained.cancel()
-        patience.cancel()
-        await asyncio.wait([drained, patience])
-        try:
-            await self._end("the runtime closed before it came to rest (close_seconds)")
-            await self.catalog.close()
-        finally:
-            self.watchdog.close()
-            self.threads.close()
-            self._lock.release()
-
-    def _drain(self) -> None:
-        self.draining = True
-        self.attend()
-        self.rest.stop()
-        self.wakeups.stop()
-        for host in self.hosts.values():
-            host.refresh()
-
-    async def _drained(self) -> None:
-        while self.hosts or self.closing:
-            self._rested.clear()
-            for host in [host for host in self.hosts.values() if host.idle]:
-                self.evict(host, "closing")
-            await self._rested.wait()
+        await self.ending.close()
 
     async def crash(self) -> None:
         """Drop the memory as a kill would, keep what was committed, and give the directory back."""
-        self.kill()
-        await self._over()
+        await self.ending.crash()
 
     def kill(self) -> None:
         """The part of a crash that happens at once: nothing more is run or committed."""
-        if self._opened and not self.draining:
-            self._drain()
-            self._ending = self.loop.create_task(self._bury())
-        self.draining = True
-        if self._ending is None or self._ending.done():  # never opened, or another process's
-            return
-        for task in list(self._tasks):
-            task.cancel()
-        for host in list(self.hosts.values()):
-            host.reset(_CRASHED)
-
-    async def _bury(self) -> None:
-        try:
-            await self._end(_CRASHED)
-            self.catalog.abandon()
-        finally:
-            self.watchdog.close()
-            self.threads.close()
-            self._lock.release()
-
-    async def _end(self, reason: str) -> None:
-        for host in list(self.hosts.values()):
-            host.reset(reason)
-        for task in [*self.stopping, *self._opening]:
-            task.cancel()
-        while running := [task for task in self._tasks if not task.done()]:
-            await asyncio.wait(running)
-        for host in list(self.closing.values()):
-            host.reset(reason)  # its closing never began
-            await host.closed
+        self.ending.kill()
 
     def spawn(self, coroutine: Coroutine[Any, Any, None], context: Context | None = None) -> asyncio.Task[None]:
         """Run work of the engine that ends before the node does."""
         task = self.loop.create_task(coroutine, context=context)
-        self._tasks[task] = None
-        task.add_done_callback(partial(_ended, self._tasks))
+        self.tasks[task] = None
+        task.add_done_callback(partial(_ended, self.tasks))
         return task
 
 
@@ -379,7 +312,7 @@ def _forked(reference: weakref.ref[Node]) -> None:
     """In a forked child: the files are the parent's, so nothing here may touch them."""
     node = reference()
     if node is not None:
-        node._lock.forget()
+        node.lock.forget()
         for host in [*node.hosts.values(), *node.closing.values()]:
             host.abandon("this process was forked: a child must not use its parent's actors")
         node.draining = True

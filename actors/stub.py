@@ -169,6 +169,8 @@ async def _post(stub: Stub, handler: Handler, args: tuple[Any, ...], kwargs: dic
     sender, deadline = stub._z0_sender, None
     if call is not None:
         sender, deadline = sender or call.host, call.deadline
+        if call.keys is not None and handler.keyed is not None:
+            args, kwargs = handler.keyed(args, kwargs, call.keys)
     args, kwargs = share(args), share(kwargs)
     node.admit(sender)
     if deadline is not None and deadline <= node.clock.monotonic():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, ClassVar, Unpack, cast
 
@@ -14,7 +14,7 @@ from z0.actors.handlers import outside
 from . import query
 from .chain import Verification
 from .errors import FactNotAccepted
-from .fact import Draft, Fact, FactFields, copy_fact, draft, drafts_of
+from .fact import Draft, Fact, FactFields, copy_fact, draft, drafts_of, with_key
 from .ledger import Ledger
 from .projection import Projection, ProjectionAttribute, ProjectionType, declared
 from .query import Filters, Query
@@ -35,6 +35,24 @@ def _append(entity: Entity, args: tuple[Any, ...], fields: dict[str, Any]) -> Fa
     return fact if fact.data is None or entity.ledger.repeated else copy_fact(fact)
 
 
+def _keyed(
+    args: tuple[Any, ...], fields: dict[str, Any], keys: Callable[[], str]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of `Entity.append`, with the next key where none was given."""
+    return args, with_key(fields, keys)
+
+
+def _many_keyed(
+    args: tuple[Any, ...], fields: dict[str, Any], keys: Callable[[], str]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """As `_keyed`, of `Entity.append_many`."""
+    facts = args[0] if args else fields.get("facts")
+    if not isinstance(facts, Sequence):
+        return args, fields
+    keyed = [with_key(fact, keys) if isinstance(fact, Mapping) else fact for fact in facts]
+    return ((keyed, *args[1:]), fields) if args else (args, {**fields, "facts": keyed})
+
+
 class Entity(Actor):
     """An actor that keeps an append-only ledger of facts.
 
@@ -49,9 +67,10 @@ class Entity(Actor):
     projections: ClassVar[Mapping[str, type[Projection]]] = {}
     """Projections by name, where annotations cannot say it."""
 
-    _z0_schema = ENTITY_SCHEMA
+    _z0_schema: ClassVar[tuple[str, ...]] = ENTITY_SCHEMA
     _z0_projections: ClassVar[dict[str, ProjectionType]] = {}
     _z0_accepts: ClassVar[frozenset[str]] = frozenset()
+    _z0_ledger: ClassVar[type[Ledger]] = Ledger
     ledger: Ledger
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -74,7 +93,7 @@ class Entity(Actor):
         host = self._z0_host
         self._z0_make_indexes(str(meta.get("indexes", "")))
         limits = host.node.limits
-        self.ledger = Ledger(
+        self.ledger = self._z0_ledger(
             self, host.address, host.writes, host.node.clock, self._z0_projections, limits.snapshot_facts
         )
 
@@ -105,12 +124,12 @@ class Entity(Actor):
             raise FactNotAccepted(str(self._z0_host.address), new.type, self._z0_accepts)
         return existing
 
-    @outside("self.ledger.append(...)", _append)
+    @outside("self.ledger.append(...)", _append, _keyed)
     async def append(self, type: str, **fields: Unpack[FactFields]) -> Fact:
         """Append a fact of an accepted type. Raises as `Ledger.append`, and FactNotAccepted."""
         return _append(self, (type,), cast(dict[str, Any], fields))
 
-    @outside("self.ledger.append_many(...)")
+    @outside("self.ledger.append_many(...)", keyed=_many_keyed)
     async def append_many(self, facts: Sequence[Mapping[str, Any]]) -> list[Fact]:
         """Append facts of accepted types, all or none. Raises as `append`."""
         drafts = drafts_of(facts)

@@ -158,6 +158,14 @@ def drafts_of(facts: Sequence[Mapping[str, Any]]) -> list[Draft]:
     return [draft(dict(fields)) for fields in facts]
 
 
+def with_key(fields: Mapping[str, Any], keys: Callable[[], str]) -> dict[str, Any]:
+    """The arguments of a fact, with the next idempotency key where they have none."""
+    data = fields.get("data")
+    if fields.get("idempotency_key") is not None or (isinstance(data, Mapping) and "idempotency_key" in data):
+        return dict(fields)
+    return {**fields, "idempotency_key": keys()}
+
+
 def not_utf8(new: Draft) -> InvalidFact | None:
     """The error for a draft with a field that UTF-8 cannot hold."""
     for name in Draft.__struct_fields__:

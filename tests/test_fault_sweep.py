@@ -82,7 +82,7 @@ async def struck(world: World, operation: Operation, failure: Failure | None) ->
         await world.till("other").append("x")  # whoever is in memory goes on, disk or catalogue
     disk.heal()
     made = Counter((file, call.kind) for call in list(disk.log) for file in FILES if file in call.file)
-    if operation.act is close or (operation.act is open_again and not world.runtime.node._opened):
+    if operation.act is close or (operation.act is open_again and not world.runtime.node.is_open):
         await world.open()
     if failure is not None and failure.kind == "short read":
         await world.check_facts()

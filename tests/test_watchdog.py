@@ -102,7 +102,7 @@ def test_the_watchdog_does_not_outlive_a_closed_loop(caplog: pytest.LogCaptureFi
     loop.run_until_complete(asyncio.sleep(0))
     assert warnings(caplog) == []
     runtime.node.threads.close()
-    runtime.node._lock.release()
+    runtime.node.lock.release()
     loop.run_until_complete(loop.shutdown_asyncgens())
     loop.close()
     thread.join(20 * LIMIT)

@@ -57,6 +57,26 @@ from z0.ledger.fact import Fact
 from z0.ledger.ledger import Ledger
 from z0.ledger.projection import Balance, Projection
 from z0.runtime import Runtime, Tenant
+from z0.workflows.errors import (
+    EventTimeout,
+    InstanceExists,
+    InstanceFailed,
+    InstanceNotFound,
+    NonDeterminismError,
+    NonRetryableError,
+    StepFailed,
+    StepInterrupted,
+    StepNotFound,
+    StepTimeout,
+    WrongStatus,
+)
+from z0.workflows.event import Event
+from z0.workflows.instances import Instance, Workflows
+from z0.workflows.retries import Retries
+from z0.workflows.rollback import Rollback
+from z0.workflows.status import InstanceStatus
+from z0.workflows.step import RollbackContext, Step, StepContext
+from z0.workflows.workflow import Workflow
 
 __version__ = "0.1.0"
 
@@ -76,9 +96,16 @@ __all__ = [
     "DataDirLocked",
     "DeadlineExceeded",
     "Entity",
+    "Event",
+    "EventTimeout",
     "Fact",
     "FactNotAccepted",
     "IdempotencyConflict",
+    "Instance",
+    "InstanceExists",
+    "InstanceFailed",
+    "InstanceNotFound",
+    "InstanceStatus",
     "InvalidFact",
     "InvalidMessage",
     "InvalidName",
@@ -90,17 +117,31 @@ __all__ = [
     "Limits",
     "MigrationFailed",
     "NamespaceConflict",
+    "NonDeterminismError",
+    "NonRetryableError",
     "Overloaded",
     "Projection",
     "ProjectionError",
     "QueryError",
+    "Retries",
+    "Rollback",
+    "RollbackContext",
     "Runtime",
     "RuntimeClosed",
+    "Step",
+    "StepContext",
+    "StepFailed",
+    "StepInterrupted",
+    "StepNotFound",
+    "StepTimeout",
     "Storage",
     "StorageFailed",
     "SystemClock",
     "Tenant",
     "Verification",
+    "Workflow",
+    "Workflows",
+    "WrongStatus",
     "Z0Error",
     "__version__",
     "idempotent",

@@ -18,6 +18,7 @@ from z0.actors.errors import DatabaseFailure, StorageFailed
 from z0.actors.limits import Limits
 from z0.actors.names import DEFAULT_TENANT, Address, check_name
 from z0.actors.node import Node
+from z0.workflows.instances import Workflows
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -39,6 +40,11 @@ class Tenant:
         Creates nothing; the first message does. Raises InvalidName, NamespaceConflict.
         """
         return self.node.stub(cls, name, self.id, None)
+
+    @property
+    def workflows(self) -> Workflows:
+        """The tenant's workflow instances."""
+        return Workflows(self.node, self.id)
 
     def deadline(self, span: Span) -> Deadline:
         """`with runtime.deadline("5 seconds"):` calls made inside answer within the span or raise DeadlineExceeded.

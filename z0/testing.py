@@ -31,7 +31,7 @@ __all__ = ["Fault", "Point", "SimulatedDisk", "VirtualClock", "crash", "fault", 
 
 _MEMORY = "/dev/shm"
 _PASSES_PER_LOOK = 4
-_QUIET_PASSES = 16  # loop iterations without work after which nothing is left to run
+_QUIET_PASSES = 64  # loop iterations without work after which nothing is left to run
 _LOOK_SECONDS = 0.001  # how soon we ask again who is busy, should nobody tell us
 
 

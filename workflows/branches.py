@@ -1,0 +1,187 @@
+"""Several branches of a body at once: all of them, or the first. Which it came to is in the journal.
+
+The steps of a branch are named below it ("all:all#1/0/do:fetch#1"), so that each finds its own again on a replay,
+whichever was the faster. Where some were given up, the journal says which: a replay begins nothing in these.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from z0.actors import codec
+from z0.actors.gates import pass_once
+
+from .branch import BRANCH, Branch
+from .keys import is_below
+from .run import last_position, seen
+from .values import stored
+
+if TYPE_CHECKING:
+    from .keys import Kind
+    from .run import Run
+
+_PASSES = 8  # turns of the loop that a replay lets a branch have that was given up
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """What the branches came to."""
+
+    decided: int
+    """The branch that won, or that failed them all."""
+    lost: list[int]
+    """Those that were under way then, and were given up; those behind the last that was begun never were."""
+    begun: int
+
+
+class Branches:
+    """Awaitables that run side by side."""
+
+    def __init__(
+        self, run: Run, kind: Kind, name: str, around: tuple[str, str], each: Iterable[Awaitable[Any]]
+    ) -> None:
+        """`around`: the step that they stand in, and the key of the branch of it. Raises TypeError."""
+        self._run = run
+        self._awaitables = _checked(each)
+        self._base, parent = around
+        self._record = run.ask(kind, name, parent)
+        if not self._record.position:
+            self._record.position = last_position()
+        self._tasks: list[asyncio.Task[Any]] = []
+        self._branches: list[Branch] = []
+        found = self._record.value if self._record.done else None
+        self._verdict = None if found is None else msgspec.convert(codec.decode(found), Verdict)
+
+    async def race(self) -> Any:
+        """What the first to end returns, or raises. Raises ValueError when there is none."""
+        if not self._awaitables:
+            raise ValueError("race([]) has no winner; give it at least one branch")
+        try:
+            return await self._race()
+        finally:
+            self._drop()
+
+    async def _race(self) -> Any:
+        if self._verdict is not None:
+            return await self._repeat(self._verdict, len(self._awaitables))
+        while len(self._tasks) < len(self._awaitables):
+            self._begin()
+        await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+        winner = next(index for index, task in enumerate(self._tasks) if task.done())
+        await self._decide(winner)
+        return self._tasks[winner].result()
+
+    async def all(self, concurrency: int | None, tolerated: int) -> list[Any]:
+        """What they return, in order; an exception in the place of one that failed and is tolerated."""
+        most = len(self._awaitables) if concurrency is None else concurrency
+        try:
+            if self._verdict is not None:
+                return [await self._repeat(self._verdict, most)]
+            failed = await self._run_all(most, tolerated)
+            if failed is None:
+                return [task.exception() or task.result() for task in self._tasks]
+            await self._decide(failed)
+            return [self._tasks[failed].result()]
+        finally:
+            self._drop()
+
+    async def _run_all(self, most: int, tolerated: int) -> int | None:
+        """Run them, `most` at once; the one whose failure is not tolerated any more."""
+        pending: set[asyncio.Task[Any]] = set()
+        failed = 0
+        while pending or len(self._tasks) < len(self._awaitables):
+            while len(pending) < most and len(self._tasks) < len(self._awaitables):
+                pending.add(self._begin())
+            ended, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            for task in sorted(ended, key=self._tasks.index):
+                failed += task.cancelled() or task.exception() is not None
+                if failed > tolerated:
+                    return self._tasks.index(task)
+        return None
+
+    def _begin(self, *, lost: bool = False) -> asyncio.Task[Any]:
+        index = len(self._tasks)
+        branch = Branch(self._base, f"{self._record.key}/{index}", lost)
+        task = asyncio.ensure_future(_in_branch(branch, self._awaitables[index]))
+        task.add_done_callback(seen)
+        self._tasks.append(task)
+        self._branches.append(branch)
+        return task
+
+    async def _decide(self, decided: int) -> None:
+        """Journal what it came to, and give up the others."""
+        run = self._run
+        await run.catch_up(self._record.key)
+        run.check_live()
+        losers = await run.gated(self._note(decided))
+        for task in losers:
+            task.cancel()
+        if losers:
+            await asyncio.wait(losers)
+
+    async def _note(self, decided: int) -> list[asyncio.Task[Any]]:
+        run = self._run
+        lost = [index for index, task in enumerate(self._tasks) if not task.done()]
+        for index in lost:
+            self._branches[index].lost = True
+        for undo in list(run.undos.values()):  # what must be undone should be known to have been begun
+            cut_off = undo.record.position and undo.record.key not in run.history.records
+            if cut_off and any(is_below(undo.record.key, self._branches[index].key) for index in lost):
+                run.workflow.note("step_started", undo.record)
+        verdict = Verdict(decided, lost, len(self._tasks))
+        value = stored(msgspec.to_builtins(verdict), self._record.key, 2**20)
+        run.workflow.note("value_recorded", self._record, value, closed=self._under_way(lost))
+        return [self._tasks[index] for index in lost]
+
+    def _under_way(self, lost: list[int]) -> list[str]:
+        """The steps of branches that are given up."""
+        keys = [self._branches[index].key for index in lost]
+        records = self._run.history.records.values()
+        return [each.key for each in records if not each.done and any(is_below(each.key, key) for key in keys)]
+
+    async def _repeat(self, verdict: Verdict, most: int) -> Any:
+        """Come to the same again."""
+        lost, pending = set(verdict.lost), set[asyncio.Task[Any]]()
+        while len(self._tasks) < verdict.begun:
+            index = len(self._tasks)
+            task = self._begin(lost=index in lost)
+            if index not in lost:
+                pending.add(task)
+            if len(pending) >= most:
+                _, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+        if pending:
+            await asyncio.wait(pending)
+        for _ in range(_PASSES if lost else 0):
+            await pass_once()
+        return self._tasks[verdict.decided].result()
+
+    def _drop(self) -> None:
+        """Nothing of it goes on."""
+        for task in self._tasks:
+            task.cancel()
+        for awaitable in self._awaitables[len(self._tasks) :]:
+            if asyncio.iscoroutine(awaitable):
+                awaitable.close()
+
+
+async def _in_branch(branch: Branch, awaitable: Awaitable[Any]) -> Any:
+    BRANCH.set(branch)
+    return await awaitable
+
+
+def _checked(awaitables: Iterable[Awaitable[Any]]) -> Sequence[Awaitable[Any]]:
+    given = list(awaitables)
+    for each in given:
+        if asyncio.isfuture(each) or not isinstance(each, Awaitable):
+            raise TypeError(f"{each!r} is no coroutine; give step.do(...) and the like without awaiting them")
+    return given
+
+
+def tolerance(tolerate: int | float, branches: int) -> int:
+    """How many of so many branches may fail: a number, or a fraction below 1. Raises ValueError."""
+    if tolerate < 0 or (isinstance(tolerate, float) and not tolerate < 1):
+        raise ValueError(f"tolerate={tolerate}: give a number of branches, or a fraction from 0.0 to below 1.0")
+    return int(tolerate * branches) if isinstance(tolerate, float) else tolerate

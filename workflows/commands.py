@@ -1,0 +1,216 @@
+"""What an instance is told about its own life: pause, resume, terminate, retry, restart, fork, roll back again."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from . import journal, kin
+from .errors import InstanceExists, StepNotFound, WrongStatus
+from .fork import entries_before
+from .journal import Entry, Event
+from .lifecycle import Origin, continued
+from .rollback import plan_of
+
+if TYPE_CHECKING:
+    from .history import Record
+    from .workflow import Workflow
+
+log = logging.getLogger("z0.workflows")
+_PURGE_AT_ONCE = 500  # rows of earlier runs
+
+
+async def pause(workflow: Workflow) -> None:
+    """Begin nothing new; what is under way ends first. Raises InstanceNotFound, WrongStatus."""
+    workflow.check_exists()
+    workflow.check_unfinished("pausing it", "there is nothing left to pause")
+    if workflow.history.paused_at is None:
+        workflow.note("workflow_waiting_for_pause")
+        workflow.set_alarm()
+    pause_now(workflow)
+
+
+def pause_now(workflow: Workflow) -> None:
+    """The pause begins, if nothing is under way."""
+    history, run = workflow.history, workflow._run
+    wanted = history.paused_at is not None and not history.paused and history.end is None
+    if wanted and not workflow._z0_host.dead and (run is None or not run.executes):
+        workflow.note("workflow_paused")
+        workflow.leave_run()
+
+
+async def resume(workflow: Workflow) -> None:
+    """Go on; deadlines have stood still. Raises InstanceNotFound, WrongStatus."""
+    workflow.check_exists()
+    workflow.check_unfinished("resuming it", "there is nothing left to resume")
+    if workflow.history.paused_at is None:
+        raise WrongStatus(workflow.address, workflow.status, "resuming it", "only a paused instance is resumed")
+    workflow.stir()
+    workflow.note("workflow_resumed")
+    workflow.set_alarm()
+    if workflow._run is not None:
+        workflow._run.unpause()
+    workflow.go_on()
+
+
+async def terminate(workflow: Workflow, rollback: bool) -> None:
+    """End it as it is, or after undoing what it did. Raises InstanceNotFound, WrongStatus."""
+    workflow.check_exists()
+    workflow.check_unfinished("terminating it", "there is nothing left to end")
+    if not rollback and not workflow.history.rolls_back:
+        workflow.note_end("workflow_terminated")
+    elif not rollback:
+        workflow.note("rollback_errored", error={"type": "z0:Terminated", "message": "the instance was terminated"})
+        workflow.note_end("workflow_terminated")
+    elif not workflow.history.rolls_back:
+        run = workflow._run
+        plan = None if run is None else plan_of(run.undos, None)
+        if workflow.history.paused_at is not None:
+            workflow.note("workflow_resumed")
+        workflow.stir()
+        workflow.note_end("rollback_started", None, {"ends": "workflow_terminated", "plan": plan})
+    else:
+        return
+    workflow.leave_run()
+    workflow.go_on()
+    kin.see_to(workflow)
+
+
+async def rollback_again(workflow: Workflow) -> None:
+    """Try once more to undo what could not be undone. Raises InstanceNotFound, WrongStatus."""
+    workflow.check_exists()
+    rollback = workflow.history.rollback
+    if workflow.history.end is None or rollback is None or rollback.outcome != "failed":
+        instead = "only an instance whose rollback has failed is rolled back again"
+        raise WrongStatus(workflow.address, workflow.status, "rolling it back again", instead)
+    _begin_anew(workflow, "rollback_started", None, {"again": True})
+
+
+async def retry(workflow: Workflow) -> None:
+    """Go on with a failed instance at the step that failed. Raises InstanceNotFound, WrongStatus."""
+    workflow.check_exists()
+    _retry(workflow, {})
+
+
+def _retry(workflow: Workflow, detail: dict[str, Any]) -> None:
+    end = workflow.history.end
+    if end is None or workflow.status != "errored":
+        raise WrongStatus(workflow.address, workflow.status, "retrying it", "only a failed instance is retried")
+    if workflow.history.rollback is not None:
+        raise WrongStatus(workflow.address, "rolled back", "retrying it", "restart it instead")
+    _begin_anew(workflow, "workflow_retried", end.step, detail)
+
+
+async def retry_for_parent(workflow: Workflow, again: int) -> None:
+    """Go on when it has failed, once for each time that the parent's step is tried anew. Raises WrongStatus."""
+    if workflow.history.again < again and workflow.history.end is not None and workflow.status == "errored":
+        _retry(workflow, {"again": again})
+
+
+async def abandon(workflow: Workflow, reason: str) -> None:
+    """Close a failed instance. Raises InstanceNotFound, WrongStatus."""
+    workflow.check_exists()
+    if workflow.status != "errored":
+        raise WrongStatus(workflow.address, workflow.status, "abandoning it", "only a failed instance is abandoned")
+    workflow.note_end("workflow_abandoned", None, {"reason": reason})
+
+
+async def restart(workflow: Workflow, from_step: str | None) -> None:
+    """Run it anew, from its beginning or from a step. Raises InstanceNotFound, StepNotFound."""
+    workflow.check_exists()
+    target = None if from_step is None else _found(workflow, from_step).key
+    _begin_anew(workflow, "workflow_restarted", target, {"run": workflow.history.run + 1})
+
+
+def _found(workflow: Workflow, step: str) -> Record:
+    record = workflow.history.find(step)
+    if record is None:
+        raise StepNotFound(workflow.address, step)
+    return record
+
+
+def _begin_anew(workflow: Workflow, event: Event, step: str | None, detail: dict[str, Any]) -> None:
+    """Go on in another way than so far, as the entry says."""
+    workflow._z0_host.alarms.hold()
+    workflow.leave_run()
+    workflow.enter(event, step, detail=detail)
+    workflow.set_alarm()
+    workflow.rested = False
+    workflow.go_on()
+    kin.see_to(workflow)
+
+
+def _copy(workflow: Workflow, entry: Entry, detail: dict[str, Any]) -> Entry:
+    """Add an entry that says the same again."""
+    at = entry.at or workflow.clock.now_us()
+    copied = msgspec.structs.replace(entry, seq=workflow.history.seq + 1, at=at, detail=detail)
+    journal.write(workflow._z0_host.writes, copied)
+    workflow.history.apply(copied)
+    return copied
+
+
+async def fork_from(workflow: Workflow, from_step: str) -> tuple[bytes, list[Entry]]:
+    """The payload, and the entries that another instance begins with. Raises InstanceNotFound, StepNotFound."""
+    workflow.check_exists()
+    created = workflow.history.created
+    assert created is not None
+    return created.value or b"", entries_before(workflow.history, _found(workflow, from_step))
+
+
+async def fork(workflow: Workflow, payload: bytes, entries: list[Entry], of: str) -> None:
+    """Begin an instance with the steps of another one. Raises InstanceExists."""
+    if workflow.history.created is not None:
+        raise InstanceExists(workflow.address)
+    origin = msgspec.to_builtins(Origin(forked=of))
+    workflow.note("workflow_queued", None, payload, version=workflow.version, origin=origin)
+    seqs: dict[int, int] = {}
+    for entry in entries:
+        detail = dict(entry.detail)
+        if entry.event == "wait_completed":
+            detail["event"] = seqs[detail["event"]]
+        copied = _copy(workflow, entry, detail)
+        if entry.event == "event_received":
+            seqs[entry.seq] = copied.seq
+    workflow.note("workflow_started")
+    workflow.go_on()
+
+
+def continue_as_new(workflow: Workflow, payload: bytes) -> None:
+    """End this run, and begin the next with an empty history; events that nobody took come along."""
+    waiting = list(workflow.history.inbox.values())
+    detail = continued(workflow.history, workflow.version)
+    entry = workflow.note("workflow_continued", None, payload, **detail)
+    workflow._z0_host.writes.write(journal.SET_FLOOR, (entry.seq,))
+    for event in waiting:
+        _copy(workflow, event, event.detail)
+    workflow.set_alarm()
+
+
+async def purge(workflow: Workflow) -> None:
+    """Remove the entries of earlier runs, a batch in each transaction."""
+    host = workflow._z0_host
+    while True:
+        low, _, floor = host.writes.rows(journal.EXTENT)[0]
+        if low is None or floor is None or low >= floor:
+            return
+        host.writes.write(journal.PURGE, (min(low + _PURGE_AT_ONCE, floor),))
+        await host.durable()
+
+
+async def child_ended(
+    workflow: Workflow, step: str, id: str, again: int, value: bytes | None, failure: dict[str, Any] | None
+) -> None:
+    """A child has ended: the step that waits for it has its result."""
+    record = workflow.history.records.get(step)
+    if record is None or record.done or record.child is None or record.child.id != id or again < record.again:
+        return
+    workflow.stir()
+    if failure is None:
+        workflow.note("step_completed", record, value, attempt=record.attempts + 1)
+    else:
+        workflow.note("step_errored", record, attempt=record.attempts + 1, error=failure)
+    if workflow._run is not None:
+        workflow._run.unpark(record.key)
+    workflow.go_on()

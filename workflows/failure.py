@@ -1,0 +1,91 @@
+"""How an error is kept in a journal, and raised again from it: type, message, cause and attributes. Pure.
+
+Of a class only the name is kept. It is found again among the modules that are loaded; nothing is imported or run
+because a file names it, and what is no exception class is not made one.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from typing import Any
+
+import msgspec
+
+from z0.actors import codec
+from z0.actors.errors import Z0Error
+
+from .errors import StepFailed
+
+_TRACEBACK_CHARACTERS = 8_000
+_CAUSES_MAX = 8
+
+
+class Failure(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An error as it is kept."""
+
+    type: str
+    """"<module>:<qualified name>"."""
+    message: str
+    args: bytes | None = None
+    """The exception's arguments, as stored values; None: they cannot be stored."""
+    attributes: bytes | None = None
+    traceback: str | None = None
+    cause: Failure | None = None
+
+
+def failure_of(error: BaseException, depth: int = _CAUSES_MAX) -> Failure:
+    """What is kept of the error."""
+    kind = type(error)
+    cause = error.__cause__
+    attributes = {name: value for name, value in vars(error).items() if not name.startswith("_z0_")}
+    return Failure(
+        type=f"{kind.__module__}:{kind.__qualname__}",
+        message=_text(str(error)),
+        args=_stored(error.args),
+        attributes=_stored(attributes) if attributes else None,
+        traceback=_text("".join(traceback.format_exception(error)))[-_TRACEBACK_CHARACTERS:],
+        cause=failure_of(cause, depth - 1) if cause is not None and depth else None,
+    )
+
+
+def error_of(failure: Failure) -> Exception:
+    """The error to raise for it: of its own class where that is known, else StepFailed."""
+    error = _rebuilt(failure) or StepFailed(failure.type.replace(":", "."), failure.message)
+    if failure.cause is not None:
+        error.__cause__ = error_of(failure.cause)
+    return error
+
+
+def _rebuilt(failure: Failure) -> Exception | None:
+    kind = _class_of(failure.type)
+    if kind is None or failure.args is None:
+        return None
+    args = codec.decode(failure.args)
+    try:
+        error = kind.__new__(kind, *args)
+    except Exception:  # a class with a constructor of its own liking
+        return None
+    error.args = tuple(args)
+    if failure.attributes is not None:
+        error.__dict__.update(codec.decode(failure.attributes))
+    return error if str(error) == failure.message else None
+
+
+def _class_of(name: str) -> type[Exception] | None:
+    module, _, path = name.partition(":")
+    found: Any = sys.modules.get(module)
+    for part in path.split("."):
+        found = getattr(found, part, None)
+    return found if isinstance(found, type) and issubclass(found, Exception) else None
+
+
+def _stored(value: Any) -> bytes | None:
+    try:
+        return codec.encode(value)
+    except (Z0Error, RecursionError):
+        return None
+
+
+def _text(text: str) -> str:
+    return text.encode(errors="backslashreplace").decode()

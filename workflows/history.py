@@ -1,0 +1,315 @@
+"""What has happened to an instance so far: the fold of its journal. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
+
+import msgspec
+
+from .failure import Failure
+from .journal import Entry
+from .keys import is_below, key_of
+from .lifecycle import LIFECYCLE, Child, Undoing, close, orphan, rollback_step_errored
+from .retries import Settings
+
+Status = Literal[
+    "queued", "running", "waiting", "paused", "waiting_for_pause", "complete", "errored", "terminated", "abandoned"
+]
+FINISHED: frozenset[Status] = frozenset({"complete", "errored", "terminated", "abandoned"})
+
+
+class Record(msgspec.Struct):
+    """What has become of one step."""
+
+    key: str
+    position: int
+    """In which order it was begun."""
+    done: bool = False
+    value: bytes | None = None
+    failure: Failure | None = None
+    """Of the last attempt."""
+    attempts: int = 0
+    """That have ended."""
+    begun: bool = False
+    """An attempt that must not be made twice has begun, and not ended."""
+    settings: Settings | None = None
+    due: int | None = None
+    """When a sleep ends, a wait is given up, or the next attempt is made."""
+    type: str | None = None
+    """Of the event that it waits for."""
+    match: dict[str, Any] | None = None
+    event: int | None = None
+    """The seq of the event that it got."""
+    child: Child | None = None
+    """The instance that it waits for."""
+    again: int = 0
+    """How often it was tried anew, after it had failed the instance."""
+
+    @property
+    def open(self) -> bool:
+        """Whether it waits for the time, for an event or for another instance."""
+        return not self.done and (self.due is not None or self.type is not None or self.child is not None)
+
+
+class History:
+    """The state of one instance."""
+
+    def __init__(self) -> None:
+        """Nothing has happened."""
+        self.seq = 0
+        self.created: Entry | None = None
+        self.run = 1
+        """Which run this is: restarting begins another."""
+        self.started = False
+        self.end: Entry | None = None
+        self.records: dict[str, Record] = {}
+        self.positions = 0
+        """The highest that was given."""
+        self.events: dict[int, Entry] = {}
+        """Events that came, by seq."""
+        self.inbox: dict[int, Entry] = {}
+        """Those that nobody has taken."""
+        self.event_ids: dict[str, None] = {}
+        self.paused = False
+        self.paused_at: int | None = None
+        """Since when it is paused, or is to be."""
+        self.rollback: Undoing | None = None
+        self.again = 0
+        """How often the parent had it retried."""
+        self.orphans: dict[Child, bool] = {}
+        """Children that must be told that nobody waits for them any more; whether they are to roll back."""
+        self.parent_told = 0
+        """The entry that says so last."""
+
+    def apply(self, entry: Entry) -> None:
+        """Take one entry into account."""
+        self.seq = entry.seq
+        fold = _FOLDS.get(entry.event)
+        if fold is not None:
+            fold(self, entry)
+
+    def status(self, resting: bool) -> Status:
+        """How the instance is; `resting`: nothing of it can go on by itself."""
+        if self.end is not None:
+            return _ENDS[self.end.event]
+        if self.paused_at is not None:
+            return "paused" if self.paused else "waiting_for_pause"
+        if not self.started:
+            return "queued"
+        return "waiting" if resting else "running"
+
+    def waits(self) -> list[Record]:
+        """The steps that wait for the time or for an event, in the order in which they were begun."""
+        return sorted((each for each in self.records.values() if each.open), key=_position)
+
+    def due(self) -> int | None:
+        """When the first of them is due."""
+        if self.paused_at is not None:
+            return None
+        return min((each.due for each in self.records.values() if each.open and each.due is not None), default=None)
+
+    @property
+    def rolls_back(self) -> bool:
+        """Whether what it did is being undone."""
+        return self.end is None and self.rollback is not None and self.rollback.outcome == "running"
+
+    @property
+    def owes_parent(self) -> bool:
+        """Whether the step that waits for it does not know yet that it has ended."""
+        if self.end is None or self.created is None or self.end.seq < self.parent_told:
+            return False
+        return bool(self.created.detail.get("origin", {}).get("parent"))
+
+    def find(self, step: str) -> Record | None:
+        """The record of a step by its key, or by its name ("charge", "charge#2": the second of that name)."""
+        if step in self.records:
+            return self.records[step]
+        name, _, count = step.rpartition("#")
+        if not name or not count.isdecimal():
+            name, count = step, "1"
+        keys = (key_of("", kind, name, int(count)) for kind in ("do", "sleep", "wait", "workflow"))
+        return next((self.records[key] for key in keys if key in self.records), None)
+
+    def reload(self, entries: Iterable[Entry]) -> None:
+        """Be as these entries say, which are fewer than before. Records stay the objects that they are."""
+        before, positions = self.records, self.positions
+        self.__init__()  # type: ignore[misc]
+        for entry in entries:
+            self.apply(entry)
+        self.positions = max(self.positions, positions)
+        for key in self.records.keys() & before.keys():
+            for field in Record.__struct_fields__:
+                setattr(before[key], field, getattr(self.records[key], field))
+            self.records[key] = before[key]
+
+    def record(self, entry: Entry) -> Record:
+        """The record of the entry's step."""
+        assert entry.step is not None
+        record = self.records.get(entry.step)
+        if record is None:
+            position = entry.position or 0
+            record = self.records[entry.step] = Record(entry.step, position)
+            self.positions = max(self.positions, position)
+        return record
+
+    # Which event a wait gets
+
+    def event_for(self, type: str, match: dict[str, Any] | None) -> Entry | None:
+        """The first event that a wait for this may take, if there is one."""
+        return next((event for event in self.inbox.values() if fits(event, type, match)), None)
+
+    def wait_for(self, event: Entry) -> Record | None:
+        """The wait that gets this event, if one wants it: the one that has waited longest."""
+        wanting = (each for each in self.waits() if each.type is not None and fits(event, each.type, each.match))
+        return next(wanting, None)
+
+
+def fits(event: Entry, type: str, match: dict[str, Any] | None) -> bool:
+    """Whether the event is of the type, with all that `match` asks for in its payload."""
+    if event.detail["type"] != type:
+        return False
+    fields = event.detail.get("fields", {})
+    return all(name in fields and fields[name] == value for name, value in (match or {}).items())
+
+
+def _position(record: Record) -> int:
+    return record.position
+
+
+_ENDS: dict[str, Status] = {
+    "workflow_completed": "complete",
+    "workflow_errored": "errored",
+    "workflow_terminated": "terminated",
+    "workflow_abandoned": "abandoned",
+}
+
+
+def _queued(history: History, entry: Entry) -> None:
+    history.created = entry
+
+
+def _started(history: History, entry: Entry) -> None:
+    history.started = True
+
+
+def _ended(history: History, entry: Entry) -> None:
+    history.end = entry
+    history.paused, history.paused_at = False, None
+
+
+def _terminated(history: History, entry: Entry) -> None:
+    if history.rollback is None:
+        orphan(history, list(history.records), rollback=False)
+    _ended(history, entry)
+
+
+def _retried(history: History, entry: Entry) -> None:
+    """The step that failed the instance is tried anew, with all its attempts."""
+    history.end = None
+    history.again = max(history.again, entry.detail.get("again", 0))
+    step = entry.step or ""
+    failed = (each for key, each in history.records.items() if is_below(key, step) and each.failure is not None)
+    for record in [history.records[step], *failed] if step in history.records else ():
+        record.done, record.attempts, record.failure = False, 0, None
+        record.again += record.key == step
+
+
+def _step_started(history: History, entry: Entry) -> None:
+    history.record(entry)
+
+
+def _step_completed(history: History, entry: Entry) -> None:
+    record = history.record(entry)
+    record.done, record.value, record.failure, record.begun = True, entry.value, None, False
+    record.attempts, record.due = entry.attempt or 0, None
+
+
+def _failed(history: History, entry: Entry) -> Record:
+    record = history.record(entry)
+    record.attempts, record.begun, record.due = entry.attempt or 0, False, None
+    record.failure = msgspec.convert(entry.detail["error"], Failure) if "error" in entry.detail else None
+    return record
+
+
+def _step_errored(history: History, entry: Entry) -> None:
+    _failed(history, entry).done = True
+
+
+def _attempt_started(history: History, entry: Entry) -> None:
+    history.record(entry).begun = True
+
+
+def _attempt_errored(history: History, entry: Entry) -> None:
+    record = _failed(history, entry)
+    record.due = entry.detail["retry_at"]
+    record.settings = msgspec.convert(entry.detail["settings"], Settings)
+
+
+def _sleep_started(history: History, entry: Entry) -> None:
+    history.record(entry).due = entry.detail["until"]
+
+
+def _sleep_completed(history: History, entry: Entry) -> None:
+    history.record(entry).done = True
+
+
+def _wait_started(history: History, entry: Entry) -> None:
+    record = history.record(entry)
+    record.due, record.type = entry.detail["until"], entry.detail["type"]
+    record.match = entry.detail.get("match")
+
+
+def _wait_completed(history: History, entry: Entry) -> None:
+    record = history.record(entry)
+    record.done, record.event, record.value = True, entry.detail["event"], entry.value
+    history.inbox.pop(entry.detail["event"], None)
+
+
+def _wait_timed_out(history: History, entry: Entry) -> None:
+    record = _failed(history, entry)
+    record.done = True
+
+
+def _event_received(history: History, entry: Entry) -> None:
+    history.events[entry.seq] = history.inbox[entry.seq] = entry
+    history.event_ids[entry.detail["id"]] = None
+
+
+def _value_recorded(history: History, entry: Entry) -> None:
+    record = history.record(entry)
+    record.done, record.value = True, entry.value
+    close(history, entry.detail.get("closed", []))
+
+
+def _undo_errored(history: History, entry: Entry) -> None:
+    _step_errored(history, entry)
+    rollback_step_errored(history, entry)
+
+
+_FOLDS: dict[str, Callable[[History, Entry], None]] = {
+    "workflow_queued": _queued,
+    "workflow_started": _started,
+    "workflow_completed": _ended,
+    "workflow_errored": _ended,
+    "workflow_terminated": _terminated,
+    "workflow_abandoned": _ended,
+    "workflow_retried": _retried,
+    "step_started": _step_started,
+    "step_completed": _step_completed,
+    "step_errored": _step_errored,
+    "attempt_started": _attempt_started,
+    "attempt_errored": _attempt_errored,
+    "sleep_started": _sleep_started,
+    "sleep_completed": _sleep_completed,
+    "wait_started": _wait_started,
+    "wait_completed": _wait_completed,
+    "wait_timed_out": _wait_timed_out,
+    "event_received": _event_received,
+    "value_recorded": _value_recorded,
+    "rollback_step_started": _step_started,
+    "rollback_step_completed": _step_completed,
+    "rollback_step_errored": _undo_errored,
+    "rollback_attempt_errored": _attempt_errored,
+    **LIFECYCLE,
+}

@@ -1,0 +1,66 @@
+"""What a step is called in the journal: kind, name and occurrence, below the step that it stands in. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from hashlib import blake2b
+from typing import Literal
+
+from z0.actors.errors import InvalidName
+
+Kind = Literal["do", "sleep", "wait", "value", "patch", "all", "race", "workflow", "rollback"]
+_NAME_MAX = 256
+_SENT_MAX = 512
+_ESCAPED = str.maketrans({"%": "%25", "/": "%2F", "#": "%23"})
+
+
+def key_of(parent: str, kind: Kind, name: str, occurrence: int) -> str:
+    """The key; `parent` is that of the step around it, or ""."""
+    own = f"{kind}:{name.translate(_ESCAPED)}#{occurrence}"
+    return f"{parent}/{own}" if parent else own
+
+
+def is_below(key: str, parent: str) -> bool:
+    """Whether the step stands in that one, however deep."""
+    return key.startswith(f"{parent}/")
+
+
+def kind_of(key: str) -> str:
+    """What kind of step it is."""
+    return key.rpartition("/")[2].partition(":")[0]
+
+
+def around(key: str) -> list[str]:
+    """The keys of the steps that it stands in, the outermost first."""
+    return [key[:at] for at, character in enumerate(key) if character == "/"]
+
+
+class SentKeys:
+    """Idempotency keys for what an attempt of a step sends: the same ones for every attempt."""
+
+    __slots__ = ("_count", "_key", "_step")
+
+    def __init__(self, key: Callable[[str], str], step: str) -> None:
+        """`key` makes of a step's key what tells the step from every other."""
+        self._key = key
+        self._step = step
+        self._count = 0
+
+    def __call__(self) -> str:
+        """The next one."""
+        self._count += 1
+        key = f"{self._key(self._step)}/{self._count}"
+        if len(key) <= _SENT_MAX:
+            return key
+        return f"{key[: _SENT_MAX - 65]}~{blake2b(key.encode(), digest_size=32).hexdigest()}"
+
+
+def check_step_name(name: object) -> str:
+    """The name of a step. Raises InvalidName, TypeError."""
+    if not isinstance(name, str):
+        raise TypeError(f"a step's name is a string, not {name!r}")
+    if not name or len(name) > _NAME_MAX:
+        raise InvalidName(f"step name {name[:40]!r}", f"has {len(name)} characters, not 1 to {_NAME_MAX}")
+    if not name.isprintable() and any(ord(character) < 0x20 for character in name):
+        raise InvalidName(f"step name {name!r}", "holds a control character")
+    return name

@@ -1,0 +1,182 @@
+"""Parents and children: an instance that another one waits for, and what they have to tell each other.
+
+A child tells its parent that it has ended, and a parent tells children that nobody waits for them any more: at least
+once, for what is still to be told is in the journal until an entry says that it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from z0.actors.call import CURRENT
+from z0.actors.clock import to_us
+from z0.actors.errors import InvalidName
+from z0.actors.names import Address
+from z0.actors.segments import Segments
+
+from .errors import InstanceFailed, InstanceNotFound, NonDeterminismError, Suspended, WrongStatus
+from .failure import failure_of
+from .lifecycle import Child, Origin, Parent
+from .values import stored
+
+if TYPE_CHECKING:
+    from .history import Record
+    from .step import Steps
+    from .workflow import Workflow
+
+log = logging.getLogger("z0.workflows")
+_FIRST_DELAY, _DELAY_MAX = 1.0, 300.0  # seconds between attempts to tell
+_ID_PREFIX = 80
+
+
+def derived_id(key: str, prefix: str = "") -> str:
+    """An id that follows from the key of whoever makes the instance."""
+    digest = blake2b(key.encode(), digest_size=8 if prefix else 16).hexdigest()
+    return f"{prefix[:_ID_PREFIX]}-{digest}" if prefix else digest
+
+
+# The step that waits for a child
+
+
+async def run_child(
+    steps: Steps, inside: Steps, record: Record, cls: type[Workflow], payload: Any, id: str | None, outlives: bool
+) -> None:
+    """Have the child run, and return when it has ended: the record has its result then.
+
+    `inside`: takes the steps that stand in this one.
+    """
+    run = inside.run
+    workflow = run.workflow
+    with steps.waiting():
+        await run.reach(record)
+        if record.key not in run.history.records:
+            chosen = id or derived_id(workflow.idempotency_key(record.key), workflow.id)
+            child = Child(workflow.workflows.get(cls, chosen)._address.namespace, chosen, outlives)
+            steps.announce()
+            workflow.note("child_started", record, child=msgspec.to_builtins(child))
+        record = run.history.records[record.key]
+    try:
+        await _create(inside, record, cls, payload)
+    except NonDeterminismError:
+        raise
+    except Exception as error:
+        if run.closed or run.host.dead:
+            raise Suspended from None
+        if not record.done:
+            workflow.note("step_errored", record, attempt=record.attempts + 1, error=failure_of(error))
+        return
+    if not record.done:
+        with steps.waiting():
+            await run.park(record)
+
+
+async def _create(inside: Steps, record: Record, cls: type[Workflow], payload: Any) -> None:
+    """Create the child once; and have it retried, once for each time that this step is."""
+    workflow, child = inside.run.workflow, record.child
+    assert child is not None
+    instance = workflow.workflows.get(cls, child.id)
+    parent = Parent(workflow._z0_host.kind.namespace, workflow.id, record.key)
+    origin = Origin(key=workflow.idempotency_key(record.key), parent=parent)
+
+    async def create() -> None:
+        encoded = stored(payload, f"the payload of {child.id}", cls.result_bytes)
+        await instance._stub.z0_create(encoded, origin)
+
+    async def retry() -> None:
+        await instance._stub.z0_retry_for_parent(record.again)
+
+    await inside.do("create", create)
+    for _ in range(record.again):
+        await inside.do("retry", retry)
+
+
+# Telling
+
+
+def see_to(workflow: Workflow) -> None:
+    """Tell whom there is something to tell."""
+    host = workflow._z0_host
+    if _is_due(workflow) and not workflow.telling and not host.dead and not host.node.draining:
+        workflow.telling = True
+        host.alarms.hold()
+        workflow.wait_until(_tell_all(workflow))
+
+
+def _is_due(workflow: Workflow) -> bool:
+    return bool(workflow.history.orphans) or workflow.history.owes_parent
+
+
+async def _tell_all(workflow: Workflow) -> None:
+    call = CURRENT.get()
+    assert call is not None
+    assert call.activity is not None
+    try:
+        await Segments(workflow._z0_host, _tell(workflow), call.activity)
+    except asyncio.CancelledError:
+        return
+    finally:
+        workflow.telling = False
+
+
+async def _tell(workflow: Workflow) -> None:
+    history, host = workflow.history, workflow._z0_host
+    try:
+        while _is_due(workflow):
+            if history.orphans:
+                child, rollback = next(iter(history.orphans.items()))
+                await _terminate(workflow, child, rollback)
+                workflow.note("child_told", child=child)
+            else:
+                end = history.end
+                await _tell_parent(workflow)
+                if history.end is end:
+                    workflow.note("parent_told")
+            await host.durable()
+    except Exception as error:
+        if host.dead:
+            return
+        log.warning("%s could not tell its kin, and tries again: %s", workflow.address, error)
+        workflow.tell_delay = min(max(_FIRST_DELAY, 2 * workflow.tell_delay), _DELAY_MAX)
+        workflow.tell_at = workflow.clock.now_us() + to_us(workflow.tell_delay)
+        workflow.set_alarm()
+    else:
+        workflow.tell_delay, workflow.tell_at = 0.0, None
+
+
+async def _terminate(workflow: Workflow, child: Child, rollback: bool) -> None:
+    with suppress(WrongStatus, InstanceNotFound):  # it has ended, or never began
+        await workflow.workflows.get(child.namespace, child.id).terminate(rollback=rollback)
+
+
+async def _tell_parent(workflow: Workflow) -> None:
+    created = workflow.history.created
+    assert created is not None
+    parent = msgspec.convert(created.detail["origin"]["parent"], Parent)
+    node, tenant = workflow._z0_host.node, workflow._z0_host.address.tenant
+    address = Address(tenant, parent.namespace, parent.id)
+    if address not in node.hosts and address not in node.closing and not node.catalog.has(address):
+        return
+    kind = node.kind_of(parent.namespace)
+    if kind is None:
+        raise InvalidName(f"workflow {parent.namespace!r}", "is not known; name its class in Runtime(actors=[...])")
+    value, failure = _outcome(workflow)
+    stub: Any = node.stub(kind.cls, parent.id, tenant, workflow._z0_host)
+    await stub.z0_child_ended(parent.step, workflow.id, workflow.history.again, value, failure)
+
+
+def _outcome(workflow: Workflow) -> tuple[bytes | None, dict[str, Any] | None]:
+    end = workflow.history.end
+    assert end is not None
+    if end.event == "workflow_completed":
+        return end.value, None
+    failure = end.detail.get("error")
+    if end.event != "workflow_errored" or failure is None:
+        status, reason = workflow.status, str(end.detail.get("reason", "it has no result"))
+        failure = msgspec.to_builtins(failure_of(InstanceFailed(workflow.address, status, reason)))
+    return None, failure

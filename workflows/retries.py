@@ -1,0 +1,86 @@
+"""When a step that failed is tried again. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Literal
+
+import msgspec
+
+from z0.actors.clock import Span, seconds
+
+Backoff = Literal["constant", "linear", "exponential"]
+Delay = Callable[[int, Exception], Span | Awaitable[Span]]
+
+
+class Retries(msgspec.Struct, frozen=True, kw_only=True):
+    """How often and when a step that failed is tried again."""
+
+    limit: int = 3
+    """Attempts after the first."""
+    delay: Span | Delay = "1 second"
+    """Before the second attempt; or a function of the attempt that failed, from 1, and its error."""
+    backoff: Backoff = "exponential"
+    """How the delay grows: by itself, by the first delay each time, or twofold each time."""
+    max_delay: Span = "5 minutes"
+    jitter: float = 0.0
+    """A random part of the delay is added, at most this fraction of it."""
+    retry_on: tuple[type[Exception], ...] | Callable[[Exception], bool] = (Exception,)
+    """Which errors are worth another attempt; NonRetryableError never is."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for what cannot be."""
+        if self.limit < 0:
+            raise ValueError(f"Retries(limit={self.limit}): give 0 or more attempts after the first")
+        if not callable(self.delay):
+            seconds(self.delay)
+        seconds(self.max_delay)
+        if not 0 <= self.jitter <= 1:
+            raise ValueError(f"Retries(jitter={self.jitter}): give a fraction from 0 to 1")
+        if self.backoff not in ("constant", "linear", "exponential"):
+            raise ValueError(f"Retries(backoff={self.backoff!r}): give 'constant', 'linear' or 'exponential'")
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """A step's settings as its journal keeps them: as they were when the step was first tried."""
+
+    limit: int
+    delay: float | None
+    """Seconds; None: a function says."""
+    backoff: Backoff
+    max_delay: float
+    jitter: float
+    timeout: float | None
+    """Seconds; None: for ever."""
+
+
+def settings_of(retries: Retries, timeout: float | None) -> Settings:
+    """What is kept of a step's settings."""
+    return Settings(
+        limit=retries.limit,
+        delay=None if callable(retries.delay) else seconds(retries.delay),
+        backoff=retries.backoff,
+        max_delay=seconds(retries.max_delay),
+        jitter=retries.jitter,
+        timeout=timeout,
+    )
+
+
+def delay_after(settings: Settings, attempt: int, first: float, random: float) -> float:
+    """Seconds from the end of a failed attempt (from 1) to the next; `first` is the delay before the second."""
+    match settings.backoff:
+        case "constant":
+            delay = first
+        case "linear":
+            delay = first * attempt
+        case "exponential":
+            delay = first * 2.0 ** min(attempt - 1, 63)
+    delay = min(delay, settings.max_delay)
+    return delay * (1 + settings.jitter * random)
+
+
+def worth_another(retries: Retries, error: Exception) -> bool:
+    """Whether the error is one that may go away."""
+    if isinstance(retries.retry_on, tuple):
+        return isinstance(error, retries.retry_on)
+    return bool(retries.retry_on(error))

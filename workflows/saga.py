@@ -1,0 +1,164 @@
+"""Undoing what an instance has done: the handlers of its steps run, the last begun first, as durable steps themselves.
+
+Handlers live in memory. After a crash the body is run again over its journal, which gives them anew; it begins nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from .attempts import Attempts
+from .errors import NonDeterminismError, Suspended
+from .failure import error_of, failure_of
+from .history import Record
+from .journal import Event
+from .lifecycle import undo_key
+from .retries import Settings
+from .rollback import Undo, plan_of
+from .run import Run, begin_body, seen
+from .step import RollbackContext, StepContext, Steps
+from .values import loaded
+
+if TYPE_CHECKING:
+    from .workflow import Workflow
+
+log = logging.getLogger("z0.workflows")
+
+
+class UndoAttempts(Attempts):
+    """The attempts to undo one step."""
+
+    def __init__(self, run: Run, steps: Steps, record: Record, undo: Undo) -> None:
+        """`record`: of the undoing."""
+        super().__init__(run, steps, record, undo.name, undo.fn, undo.options)
+        self._undo = undo
+
+    def event(self, event: Event) -> Event:
+        """What the entry is called that says this of the undoing."""
+        return f"rollback_{event}"  # type: ignore[return-value]
+
+    def context(self, attempt: int, settings: Settings) -> StepContext:
+        """What the handler gets."""
+        run, undo = self._run, self._undo
+        context = RollbackContext(run, self, self._record, undo.name, attempt, settings)
+        done = run.history.records.get(undo.record.key)
+        ended = done is not None and done.done and done.failure is None
+        context.output = loaded(done.value, undo.returns, f"the result of {done.key}") if ended and done else None
+        under_way = run.history.rollback
+        failure = None if under_way is None else under_way.error
+        context.error = None if failure is None else error_of(failure)
+        return context
+
+
+class Undoer(Steps):
+    """Undoes the steps of one instance."""
+
+    def __init__(self, run: Run) -> None:
+        """`run`: one that undoes."""
+        super().__init__(run, "")
+
+    async def undo(self, undos: dict[str, Undo]) -> None:
+        """Run the handlers, and end the instance."""
+        run, workflow, rollback = self.run, self.run.workflow, self.run.history.rollback
+        assert rollback is not None
+        plan = rollback.plan
+        if plan is None:
+            plan = plan_of({key: undo for key, undo in undos.items() if key in run.history.records}, None)
+        missing = [key for key in plan if key not in undos]
+        error: Exception | None = None
+        if missing:
+            found = f"no rollback handler of {missing[0]}"
+            error = NonDeterminismError(workflow.address, run.history.positions, missing[0], found)
+        else:
+            error = await self._undo_all(plan, undos)
+        self._end(error)
+
+    async def _undo_all(self, plan: list[str], undos: dict[str, Undo]) -> Exception | None:
+        first: Exception | None = None
+        for key in plan:
+            try:
+                await self._undo_one(undos[key])
+            except Exception as error:
+                first = first or error
+                log.error("%s: %s could not be undone: %s", self.run.workflow.address, key, error, exc_info=error)
+                if not self.run.workflow.rollback_continues:
+                    break
+        return first
+
+    async def _undo_one(self, undo: Undo) -> None:
+        run, key = self.run, undo_key(undo.record.key)
+        record = run.history.records.get(key)
+        if record is None:
+            record = Record(key, 0)
+            run.place(record)
+        else:
+            run.take(record)
+        attempts = UndoAttempts(run, self, record, undo)
+        if record.done:
+            attempts.outcome()
+        else:
+            await attempts.make()
+
+    def _end(self, error: Exception | None) -> None:
+        workflow, rollback = self.run.workflow, self.run.history.rollback
+        assert rollback is not None
+        if error is None:
+            workflow.note("rollback_completed")
+        else:
+            workflow.note("rollback_errored", error=failure_of(error))
+        detail: dict[str, Any] = {} if rollback.error is None else {"error": msgspec.to_builtins(rollback.error)}
+        workflow.note_end(rollback.ends, rollback.step, detail)
+
+
+def begin(workflow: Workflow, run: Run, error: Exception) -> bool:
+    """The body has failed: whether there is something to undo, which is journaled then."""
+    step = error.__dict__.get("_z0_step")
+    plan = plan_of(run.undos, step)
+    if not plan or isinstance(error, NonDeterminismError):
+        return False
+    log.error("%s failed, and is rolled back: %s", workflow.address, error, exc_info=error)
+    detail = {"ends": "workflow_errored", "plan": plan, "error": msgspec.to_builtins(failure_of(error))}
+    workflow.note_end("rollback_started", step, detail)
+    return True
+
+
+async def perform(workflow: Workflow, undos: dict[str, Undo] | None) -> None:
+    """Undo what is to be undone; `undos`: the handlers, when the body's run is still in memory."""
+    if undos is None:
+        undos = await _recall(workflow)
+    run = Run(workflow, undoes=True)
+    workflow.take_over(run)
+    begin_body(workflow)
+    try:
+        await run.gated(Undoer(run).undo(undos))
+    finally:
+        run.close()
+
+
+async def _recall(workflow: Workflow) -> dict[str, Undo]:
+    """Run the body over its journal, up to where that ends, for the handlers of its steps."""
+    run = Run(workflow, recalls=True)
+    assert run.recalled is not None
+    workflow.take_over(run)
+    body = asyncio.ensure_future(_run_body(workflow, run))
+    body.add_done_callback(seen)
+    try:
+        await asyncio.wait([body, run.recalled], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        run.close()
+        body.cancel()
+    await asyncio.wait([body])
+    if workflow._z0_host.dead:
+        raise Suspended
+    await run.over()
+    return run.undos
+
+
+async def _run_body(workflow: Workflow, run: Run) -> None:
+    """The body; what comes of it is known already."""
+    begin_body(workflow)
+    await run.gated(workflow.body(run))

@@ -1,0 +1,116 @@
+"""How an instance is, for people and programs. Pure."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from z0.actors import codec
+from z0.actors.clock import datetime_of
+
+from .failure import Failure
+from .history import FINISHED, History, Record, Status
+from .lifecycle import Outcome, first_created, undone
+
+
+class RollbackStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """How far undoing what an instance did has come."""
+
+    outcome: Outcome
+    error: Failure | None = None
+    """What the first handler failed with that failed."""
+    failed: list[str] = []
+    """The steps that could not be undone."""
+    undone: list[str] = []
+    """The steps that were, in this order."""
+    planned: list[str] | None = None
+    """The steps to undo, in this order; None: all that have a handler."""
+
+
+class InstanceStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """How an instance is."""
+
+    id: str
+    status: Status
+    created: datetime
+    output: Any = None
+    """What the body returned, as plain data."""
+    error: Failure | None = None
+    """Why it failed."""
+    step: str | None = None
+    """The key of the step that failed it."""
+    reason: str | None = None
+    """Why it was abandoned."""
+    waiting_for: list[str] = []
+    """What it waits for, the first due first."""
+    wake_at: datetime | None = None
+    """When the first of these is due."""
+    attempt: int | None = None
+    """The attempt that is waited for, or that failed last."""
+    steps: int = 0
+    """That were begun."""
+    run: int = 1
+    """Which run this is: restarting and continuing begin another."""
+    rollback: RollbackStatus | None = None
+    """None: nothing was rolled back."""
+    code_version: int = 1
+    """Of the class, when it was created."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing will happen any more by itself."""
+        return self.status in FINISHED
+
+
+def status_of(id: str, history: History, resting: bool) -> InstanceStatus:
+    """The status that a history amounts to."""
+    created, end = history.created, history.end
+    assert created is not None
+    waits = [] if end is not None else sorted(history.waits(), key=lambda record: record.due or 2**63)
+    due = None if end is not None else history.due()
+    error = end.detail.get("error") if end is not None else None
+    return InstanceStatus(
+        id=id,
+        status=history.status(resting),
+        created=datetime_of(first_created(created)),
+        output=codec.decode(end.value) if end is not None and end.value is not None else None,
+        error=None if error is None else msgspec.convert(error, Failure),
+        step=None if end is None else end.step,
+        reason=None if end is None else end.detail.get("reason"),
+        waiting_for=[_what(record) for record in waits],
+        wake_at=None if due is None else datetime_of(due),
+        attempt=waits[0].attempts + 1 if waits and waits[0].attempts else None,
+        steps=history.positions,
+        run=history.run,
+        rollback=_rollback(history),
+        code_version=created.detail["version"],
+    )
+
+
+def _rollback(history: History) -> RollbackStatus | None:
+    rollback = history.rollback
+    if rollback is None:
+        return None
+    done = [each for each in history.records.values() if each.key.startswith("rollback:") and "/" not in each.key]
+    ended = sorted((each for each in done if each.done and each.failure is None), key=lambda each: each.position)
+    return RollbackStatus(
+        outcome=rollback.outcome,
+        error=rollback.failure,
+        failed=rollback.failed,
+        undone=[undone(each.key) for each in ended],
+        planned=rollback.plan,
+    )
+
+
+def _what(record: Record) -> str:
+    """What a step waits for, in words."""
+    until = "" if record.due is None else f" until {datetime_of(record.due):%Y-%m-%d %H:%M:%S} UTC"
+    if record.type is not None:
+        return f"{record.key}: event {record.type!r}{until}"
+    if record.child is not None:
+        return f"{record.key}: {record.child.namespace} {record.child.id!r}"
+    if record.attempts:
+        return f"{record.key}: attempt {record.attempts + 1}{until.replace(' until', ' at')}"
+    return f"{record.key}: sleep{until}"

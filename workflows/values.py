@@ -1,0 +1,45 @@
+"""Values in a journal: as stored values of actors, with facts besides. Pure."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+from z0.actors import codec
+from z0.actors.errors import LimitExceeded
+
+SIMPLE = frozenset({type(None), bool, int, float, str, bytes})
+"""Types whose values need no decoding to be as they were stored."""
+
+
+def stored(value: Any, what: str, bytes_max: int) -> bytes:
+    """The value as it is stored. Raises InvalidValue, LimitExceeded; `what` is named in it."""
+    encoded = codec.encode(value)
+    if len(encoded) > bytes_max:
+        raise LimitExceeded(
+            f"{what} has {len(encoded):,} bytes, more than {bytes_max:,} (workflow_result_bytes); return what is "
+            "needed later, or a reference to where the rest is kept"
+        )
+    return encoded
+
+
+def loaded(encoded: bytes | None, kind: Any, what: str) -> Any:
+    """The stored value, as the type that it is declared to be. Raises InvalidValue."""
+    return None if encoded is None else codec.decode_as(encoded, kind, what)
+
+
+def returned_by(function: Callable[..., Any]) -> Any:
+    """The type that a callback is annotated to return; Any when it says nothing."""
+    if not getattr(function, "__annotations__", None):
+        return Any
+    return _returned_by(getattr(function, "__func__", function))
+
+
+@lru_cache(maxsize=1024)
+def _returned_by(function: Callable[..., Any]) -> Any:
+    try:
+        return typing.get_type_hints(function).get("return", Any)
+    except Exception:  # an annotation that cannot be resolved outside its scope: plain data come back
+        return Any
