@@ -303,13 +303,16 @@ async def _leave(host: Host) -> None:
         host.writes.end_turn()
         database.commit()
         host.committed(turn, None)
-    facts = host.actor._z0_facts()
+    facts, status = host.actor._z0_facts(), host.actor._z0_status()
     host.abandon("it was evicted", State.CLOSING)
     if host.background is not None:
         host.background.cancel()
     try:
         await node.threads.call(partial(_close_file, host, purging(host)))
-        _list(host, facts)
+        if host.address in node.removals:
+            await node.removals.erase(host)
+        else:
+            _list(host, facts, status)
     except BaseException:
         node.wakeups.lost(host)  # the catalogue does not know when it is due
         raise
@@ -318,12 +321,12 @@ async def _leave(host: Host) -> None:
         node.left(host)
 
 
-def _list(host: Host, facts: int | None) -> None:
+def _list(host: Host, facts: int | None, status: str | None) -> None:
     """Have the catalogue say how the actor was left, its file complete."""
     node, due = host.node, host.alarms.due
     with contextlib.suppress(OSError):
         size = host.database.path.stat().st_size
-        node.catalog.update(host.address, size, facts, host.version, node.clock.now_us())
+        node.catalog.update(host.address, size, facts, host.version, status, node.clock.now_us())
     if host.kind.alarm is not None:
         node.alarm_index.left(host.address, due, partial(node.wakeups.evicted, due))
 

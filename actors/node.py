@@ -15,7 +15,7 @@ from typing import Any, TypeVar, cast
 
 from msgspec.structs import replace
 
-from . import life
+from . import life, removal
 from .actor import Actor
 from .alarm_index import AlarmIndex
 from .catalog import ActorInfo, Catalog
@@ -34,6 +34,7 @@ from .lock import DirectoryLock
 from .mailbox import Load
 from .metrics import Metrics
 from .names import Address, check_name
+from .removal import Removals
 from .rest import Rest
 from .room import Room
 from .threads import Threads
@@ -91,6 +92,8 @@ class Node:
         self.attentive = False  # somebody waits for an actor to rest
         self.room = Room(self, limits.open_files_max())
         self.rest = Rest(self)
+        self.removals = Removals(self)
+        self.services: dict[type, Any] = {}  # what upper floors of the house keep for their actors, one of a kind
         self.wakeups = Wakeups(self)
         self._tasks: set[asyncio.Task[None]] = set()
         self._opening: set[asyncio.Task[None]] = set()
@@ -117,6 +120,7 @@ class Node:
         try:
             self.threads = Threads(self.loop, self.limits.commit_threads, self._executor, self._progressed)
             self.catalog = Catalog(self.path, self.vfs, self.loop, self._progressed)
+            removal.finish(self.catalog, self.path)
             self.alarm_index = AlarmIndex(self.catalog)
         except BaseException:
             self._lock.release()
@@ -228,6 +232,8 @@ class Node:
             return
         if self.draining:
             self._rested.set()
+        elif host.address in self.removals:
+            self.evict(host, "removed")
         elif len(self.closing) < self.room.wanted:
             self.evict(host, "room")
 
@@ -264,6 +270,7 @@ class Node:
         if not host.closed.done():
             host.closed.set_result(None)
         self.room.leave(host)
+        self.removals.left(host)
         self._rested.set()
         self.attend()
         if not self.draining:
@@ -288,7 +295,7 @@ class Node:
 
     def attend(self) -> None:
         """Note whether somebody waits for an actor to rest."""
-        self.attentive = self.draining or self.room.wanted > 0
+        self.attentive = self.draining or self.room.wanted > 0 or bool(self.removals)
 
     def evict_least_recently_used(self) -> None:
         """Begin to close the idle actor that was used least recently, if one is idle."""
