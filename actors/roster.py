@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 _KNOWN = "iif(active, NULL, status)"
 _PAGE = (
     f"SELECT name, {_KNOWN}, size, last_use, next_alarm FROM actors WHERE tenant = ? AND namespace = ? AND name > ?"
-    f" AND substr(name, 1, ?) = ? AND (? IS NULL OR ifnull({_KNOWN}, ?) = ? OR name IN (SELECT value FROM json_each(?)))"
-    " ORDER BY name LIMIT ?"
+    " AND substr(name, 1, ?) = ?"
+    f" AND (? IS NULL OR ifnull({_KNOWN}, ?) = ? OR name IN (SELECT value FROM json_each(?))) ORDER BY name LIMIT ?"
 )
 _COUNTS = (
     f"SELECT {_KNOWN}, count(*) FROM actors WHERE tenant = ? AND namespace = ? AND substr(name, 1, ?) = ? GROUP BY 1"
