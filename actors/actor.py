@@ -71,6 +71,10 @@ class Actor:
         """How the actor is, in one word of its class's, for the catalogue; None: its class has no such words."""
         return None
 
+    def _z0_removable(self) -> bool:
+        """Whether the actor, which was to be removed when it rests and rests now, may still be."""
+        return True
+
     async def start(self) -> None:
         """Run before the first message, for at most `Limits.block_seconds`.
 

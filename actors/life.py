@@ -296,6 +296,7 @@ async def _leave(host: Host) -> None:
     host.writes.segment += 1
     database.relax()
     host.running = host.led = True  # nobody else ends this turn
+    status = host.actor._z0_status()
     host.actor._z0_close()
     host.running = False
     turn = host.turn
@@ -303,18 +304,20 @@ async def _leave(host: Host) -> None:
         host.writes.end_turn()
         database.commit()
         host.committed(turn, None)
-    facts, status = host.actor._z0_facts(), host.actor._z0_status()
+    facts = host.actor._z0_facts()
+    removed = host.address in node.removals and host.actor._z0_removable()
     host.abandon("it was evicted", State.CLOSING)
     if host.background is not None:
         host.background.cancel()
     try:
         await node.threads.call(partial(_close_file, host, purging(host)))
-        if host.address in node.removals:
+        if removed:
             await node.removals.erase(host)
         else:
             _list(host, facts, status)
-    except BaseException:
+    except BaseException as error:
         node.wakeups.lost(host)  # the catalogue does not know when it is due
+        node.removals.fail(host, error)
         raise
     finally:
         host.abandon("it was evicted", State.EVICTED)

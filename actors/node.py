@@ -336,6 +336,7 @@ class Node:
         self.attend()
         self.rest.stop()
         self.wakeups.stop()
+        self.followers.tell_all()
         for host in self.hosts.values():
             host.refresh()
 

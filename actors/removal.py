@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .catalog import Catalog
+from .errors import ActorReset
 from .files import sync_folder
-from .gates import SharedFuture
 from .names import Address, file_path
 
 BLOBS = ".blobs"
@@ -39,7 +39,7 @@ class Removals:
     def __init__(self, node: Node) -> None:
         """None yet."""
         self._node = node
-        self._wanted: dict[Address, SharedFuture] = {}
+        self._wanted: dict[Address, asyncio.Future[bool]] = {}
         self._erased: set[Address] = set()
 
     def __contains__(self, address: Address) -> bool:
@@ -51,9 +51,10 @@ class Removals:
         return bool(self._wanted)
 
     async def remove(self, kind: Kind, address: Address) -> bool:
-        """Remove the actor once nothing runs in it; whether there was one. Durable on return.
+        """Remove the actor once nothing runs in it; whether it is gone. Durable on return.
 
-        What it is told until then it still does. Raises RuntimeClosed, ActorReset, DatabaseFailure.
+        What it is told until then it still does, which may save it (`Actor._z0_removable`). Raises RuntimeClosed,
+        ActorReset, DatabaseFailure.
         """
         node = self._node
         node.admit(None)
@@ -63,13 +64,12 @@ class Removals:
             return False
         done = self._wanted.get(address)
         if done is None:
-            done = self._wanted[address] = SharedFuture(loop=node.loop)
+            done = self._wanted[address] = node.loop.create_future()
             node.attend()
             host = node.host(kind, address)
             if host.idle:
                 node.evict(host, "removed")
-        await done
-        return True
+        return await asyncio.shield(done)
 
     async def erase(self, host: Host) -> None:
         """Take the closed file off the disk, and the actor out of the catalogue. Raises DatabaseFailure."""
@@ -81,6 +81,14 @@ class Removals:
         await forgotten
         self._erased.add(address)
 
+    def fail(self, host: Host, error: BaseException) -> None:
+        """The actor could not be removed, or not wholly."""
+        done = self._wanted.pop(host.address, None)
+        if done is not None and not done.done():
+            reset = ActorReset(str(host.address), f"it was not removed: {error!r}")
+            done.set_exception(reset)
+            done.exception()  # whoever waited may have gone
+
     def left(self, host: Host) -> None:
         """A host has closed its file, and erased it or not."""
         done = self._wanted.pop(host.address, None)
@@ -88,11 +96,11 @@ class Removals:
         self._erased.discard(host.address)
         if done is None or done.done():
             return
-        if erased:
-            done.set_result(None)
+        if host.evicted:
+            done.set_result(erased)
         else:
-            done.set_exception(host.reset_error())
-            done.exception()  # whoever waited may have gone
+            self._wanted[host.address] = done
+            self.fail(host, host.reset_error())
 
 
 def finish(catalog: Catalog, directory: Path) -> None:

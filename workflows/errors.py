@@ -77,6 +77,16 @@ class InstanceNotFound(Z0Error):
         self.instance = instance
 
 
+class StepNotFound(Z0Error):
+    """The journal has no step of this name."""
+
+    def __init__(self, instance: str, name: str, steps: list[str]) -> None:
+        known = ", ".join(repr(each) for each in steps[:20]) or "none"
+        super().__init__(f"{instance} has come to no step {name!r}; its steps are: {known}")
+        self.instance = instance
+        self.name = name
+
+
 class InstanceFailed(Z0Error):
     """The instance ended without a result."""
 

@@ -63,6 +63,8 @@ class History:
         self.inbox: dict[int, Entry] = {}
         """Those that nobody has taken."""
         self.event_ids: set[str] = set()
+        self.errands: dict[str, Entry] = {}
+        """What must still be done outside ("<errand>@<seq>"), and the entries that owe it."""
 
     def apply(self, entry: Entry) -> None:
         """Take one entry into account."""
@@ -70,6 +72,9 @@ class History:
         fold = _FOLDS.get(entry.event)
         if fold is not None:
             fold(self, entry)
+        if entry.detail:
+            for errand in entry.detail.get("owes", ()):
+                self.errands[f"{errand}@{entry.seq}"] = entry
 
     def status(self, resting: bool) -> Status:
         """How the instance is; `resting`: nothing of it can go on by itself."""
@@ -215,6 +220,10 @@ def _value_recorded(history: History, entry: Entry) -> None:
     record.done, record.value = True, entry.value
 
 
+def _errand_done(history: History, entry: Entry) -> None:
+    history.errands.pop(entry.detail["errand"], None)
+
+
 _FOLDS: dict[str, Callable[[History, Entry], None]] = {
     "workflow_queued": _queued,
     "workflow_started": _started,
@@ -235,4 +244,6 @@ _FOLDS: dict[str, Callable[[History, Entry], None]] = {
     "wait_timed_out": _wait_timed_out,
     "event_received": _event_received,
     "value_recorded": _value_recorded,
+    "alert_raised": _value_recorded,
+    "errand_done": _errand_done,
 }

@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import Any, Generic, TypeVar, cast
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from datetime import timedelta
+from typing import Any, Generic, Literal, TypeVar, cast
 
 from z0.actors.clock import Span, seconds
 from z0.actors.errors import InvalidName
+from z0.actors.kind import Kind
 from z0.actors.names import Address
 from z0.actors.node import Node
 
-from .errors import InstanceFailed, InstanceNotFound
+from . import bulk
+from .bulk import BatchReport, BulkResult, InstanceInfo, Verb
+from .errors import InstanceExists, InstanceFailed, InstanceNotFound, WrongStatus
 from .event import check_type, fields_of
 from .failure import error_of
+from .history import FINISHED, Status
 from .journal import Entry
+from .public import ENDS, Expander, InstanceEvent, StepInfo, step_named, steps_of
+from .services import ENTRIES, services
 from .status import InstanceStatus
 from .values import loaded, returned_by, stored
 from .workflow import Workflow
 
+_PAGE = 1_000
 W = TypeVar("W", bound=Workflow)
 _ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}")
 
@@ -28,28 +37,131 @@ class Workflows:
 
     def __init__(self, node: Node, tenant: str) -> None:
         """Of this runtime."""
-        self._node = node
-        self._tenant = tenant
+        self.node = node  # the engine; no part of the public interface
+        self.tenant = tenant
 
-    async def create(self, cls: type[W] | str, payload: Any = None, *, id: str | None = None) -> Instance[W]:
+    async def create(
+        self,
+        cls: type[W] | str,
+        payload: Any = None,
+        *,
+        id: str | None = None,
+        on_conflict: Literal["raise", "existing"] = "raise",
+        key: str | None = None,
+        priority: int = 0,
+    ) -> Instance[W]:
         """Begin an instance; it is durable on return. Without `id` it gets a random one.
 
-        `cls`: the class, or the namespace of one that is known. Raises InstanceExists, InvalidName, InvalidValue.
+        `cls`: the class, or the namespace of one that is known. `on_conflict`: "existing" gives the instance that has
+        the id already, as it is. `key`, `priority`: for classes with `concurrency` or `debounce`; the key, in place of
+        the one that these take from the payload; the higher the priority, the sooner it leaves the queue. Raises
+        InstanceExists, InvalidName, InvalidValue.
         """
-        instance = self.get(cls, _random_id(self._node) if id is None else id)
+        instance = self.get(cls, random_id(self.node) if id is None else id)
         encoded = stored(payload, f"the payload of {instance.id}", instance.cls.result_bytes)
-        await instance._stub.z0_create(encoded)
+        detail = self._detail(instance.cls, payload, key, priority)
+        try:
+            await instance._stub.z0_create(encoded, detail)
+        except InstanceExists:
+            if on_conflict != "existing":
+                raise
         return instance
+
+    def _detail(self, cls: type[Workflow], payload: Any, key: str | None, priority: int) -> dict[str, Any]:
+        """What the journal is to know of a new instance besides its payload."""
+        tracer = services(self.node).tracer
+        trace = None if tracer is None else tracer.here()
+        return {} if trace is None else {"trace": trace}
+
+    # Many
+
+    async def create_batch(self, cls: type[W] | str, instances: Sequence[Mapping[str, Any]]) -> BatchReport:
+        """Create many: `[{"payload": ..., "id": ...}, ...]`, the arguments of `create` for each.
+
+        Each is created wholly or not at all, and what was not is reported with its reason.
+        """
+        return await bulk.created(self, cls, instances)
+
+    async def list(
+        self,
+        cls: type[W] | str,
+        *,
+        status: Status | None = None,
+        prefix: str = "",
+        after: str = "",
+        limit: int | None = 100,
+    ) -> list[InstanceInfo]:
+        """Instances in the order of their ids, from behind `after`. None of those that sleep is opened for it."""
+        found: list[InstanceInfo] = []
+        async for info in bulk.listed(self, cls, status, prefix, after):
+            if limit is not None and len(found) >= limit:
+                break
+            found.append(info)
+        return found
+
+    async def count(self, cls: type[W] | str, *, status: Status | None = None, prefix: str = "") -> int:
+        """How many instances there are, in all or of one status."""
+        counts = await self.counts(cls, prefix=prefix)
+        return sum(counts.values()) if status is None else counts.get(status, 0)
+
+    async def counts(self, cls: type[W] | str, *, prefix: str = "") -> dict[str, int]:
+        """How many instances there are, by status."""
+        return dict(await bulk.counted(self, cls, prefix))
+
+    async def retry_failed(
+        self,
+        cls: type[W] | str,
+        *,
+        prefix: str = "",
+        error: str | None = None,
+        limit: int | None = None,
+        dry_run: bool = False,
+    ) -> Sequence[BulkResult]:
+        """Retry failed instances, each at the step that failed, and say what became of each.
+
+        `error`: only those whose error's type or message holds this. `dry_run`: only say which they are, and why.
+        """
+        ids = [info.id for info in await self.list(cls, status="errored", prefix=prefix, limit=None)]
+        found = await bulk.done(self, cls, "retry", ids[:limit] if error is None else ids, {}, dry_run, error)
+        return found if limit is None else found[:limit]
+
+    async def bulk(
+        self, cls: type[W] | str, verb: Verb, ids: Sequence[str], *, dry_run: bool = False, **arguments: Any
+    ) -> Sequence[BulkResult]:
+        """Do the same to many instances ("terminate", "pause", "resume", "delete", ...), and say what became of each.
+
+        `arguments` are those of the instance's method. Raises ValueError for anything else that might be done.
+        """
+        return await bulk.done(self, cls, verb, ids, arguments, dry_run)
+
+    async def purge(
+        self, cls: type[W] | str, *, unused_for: Span, status: Status | None = None, limit: int | None = None
+    ) -> int:
+        """Delete finished instances that nobody has used for so long; how many. See `Workflow.retention`."""
+        before = self.node.clock.now() - timedelta(seconds=seconds(unused_for))
+        found = [
+            info.id
+            for each in sorted(FINISHED if status is None else FINISHED & {status})
+            for info in await self.list(cls, status=each, limit=None)
+            if info.last_use is not None and info.last_use <= before
+        ]
+        return sum(result.done for result in await bulk.done(self, cls, "delete", found[:limit], {}, False))
+
+    # One
 
     def get(self, cls: type[W] | str, id: str) -> Instance[W]:
         """A handle on an instance, which need not exist; nothing is loaded. Raises InvalidName."""
         if not _ID.fullmatch(id):
             raise InvalidName(f"instance id {id!r}", "is not 1 to 100 letters, digits, '_' or '-', not first '-'")
-        return Instance(self._node, self._class(cls), self._tenant, id)
+        return Instance(self.node, self._class(cls), self.tenant, id)
+
+    def kind(self, cls: type[Workflow] | str) -> Kind:
+        """What the engine knows of the class. Raises InvalidName, TypeError."""
+        return self.node.kind(self._class(cls))
 
     def _class(self, cls: type[W] | str) -> type[W]:
         if isinstance(cls, str):
-            kind = self._node.kind_of(cls)
+            kind = self.node.kind_of(cls)
             if kind is None or not issubclass(kind.cls, Workflow):
                 raise InvalidName(f"workflow {cls!r}", "is not known; name its class in Runtime(actors=[...])")
             return cast(type[W], kind.cls)
@@ -58,7 +170,8 @@ class Workflows:
         return cls
 
 
-def _random_id(node: Node) -> str:
+def random_id(node: Node) -> str:
+    """An id that nobody else has."""
     return "".join(f"{int(node.clock.random() * 2**32):08x}" for _ in range(4))
 
 
@@ -115,8 +228,46 @@ class Instance(Generic[W]):
         Raises InvalidName, InvalidValue, LimitExceeded, WrongStatus when the instance has ended.
         """
         encoded = stored(payload, f"the payload of event {type!r}", self.cls.result_bytes)
-        sender = _random_id(self._node) if id is None else id
+        sender = random_id(self._node) if id is None else id
         return await self._found().z0_send_event(check_type(type), encoded, fields_of(payload), sender)
+
+    async def events(self, cursor: int = 0, types: Collection[str] | None = None) -> AsyncIterator[InstanceEvent]:
+        """All that happened, from behind the event whose `event_id` is `cursor`, and what happens, until it has ended.
+
+        `types`: only events of these. It does not keep the instance in memory.
+        """
+        expander, after, ended = Expander(self.id), 0, False
+        while True:
+            news = self._node.followers.follow(self._address, ENTRIES)
+            entries = await self._found().z0_journal(after, _PAGE)
+            for entry in entries:
+                after = entry.seq
+                for event in expander.events(entry):
+                    if event.event_id > cursor and (types is None or event.type in types):
+                        yield event
+                if entry.event.startswith("workflow_"):
+                    ended = entry.event in ENDS
+            if len(entries) < _PAGE:
+                if ended:
+                    return
+                await asyncio.wait([news])
+
+    async def steps(self) -> list[StepInfo]:
+        """Its steps, in the order in which they were begun, with their attempts and results."""
+        return steps_of(await self.journal())
+
+    async def step(self, name: str) -> StepInfo:
+        """One step, by its name ("charge"; "charge#2": the second of that name) or its key. Raises StepNotFound."""
+        return step_named(await self.journal(), repr(self), name)
+
+    async def delete(self) -> None:
+        """Remove it: its file, and all that is known of it. One that has not ended is terminated first.
+
+        Raises WrongStatus when it was retried or restarted meanwhile.
+        """
+        await self._found().z0_delete()
+        if not await self._node.removals.remove(self._node.kind(self.cls), self._address):
+            raise WrongStatus(repr(self), "going on again", "deleting it", "delete it once more")
 
     async def terminate(self) -> None:
         """End it as it is. Raises WrongStatus when it has ended."""

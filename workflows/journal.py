@@ -37,6 +37,8 @@ Event = Literal[
     "wait_completed",
     "wait_timed_out",
     "event_received",
+    "alert_raised",
+    "errand_done",
     "value_recorded",
 ]
 
@@ -49,6 +51,7 @@ JOURNAL_SCHEMA = (
 )
 _INSERT = "INSERT INTO z0_journal VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?)"
 ENTRIES = "SELECT seq, at, event, step, attempt, position, started, value, detail FROM z0_journal ORDER BY seq"
+ENTRIES_AFTER = ENTRIES.replace(" ORDER BY seq", " WHERE seq > ? ORDER BY seq LIMIT ?")
 
 _json = msgspec.json.Encoder().encode
 _plain = msgspec.json.Decoder(dict[str, Any]).decode

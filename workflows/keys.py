@@ -6,7 +6,7 @@ from typing import Literal
 
 from z0.actors.errors import InvalidName
 
-Kind = Literal["do", "sleep", "wait", "value", "patch"]
+Kind = Literal["do", "sleep", "wait", "value", "patch", "alert"]
 _NAME_MAX = 256
 _ESCAPED = str.maketrans({"%": "%25", "/": "%2F", "#": "%23"})
 
@@ -31,3 +31,14 @@ def check_step_name(name: object) -> str:
     if not name.isprintable() and any(ord(character) < 0x20 for character in name):
         raise InvalidName(f"step name {name!r}", "holds a control character")
     return name
+
+
+def name_of(key: str) -> str:
+    """The names in a key: "settle/charge"; the second step of a name is "charge#2"."""
+    return "/".join(_own_name(part) for part in key.split("/"))
+
+
+def _own_name(part: str) -> str:
+    name, _, count = part.partition(":")[2].rpartition("#")
+    plain = name.replace("%2F", "/").replace("%23", "#").replace("%25", "%")
+    return plain if count == "1" else f"{plain}#{count}"

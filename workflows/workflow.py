@@ -16,14 +16,17 @@ from z0.actors.handlers import HOOKS
 from z0.ledger.entity import Entity
 from z0.ledger.schema import ENTITY_SCHEMA
 
-from . import journal
+from . import errands, journal, retention
+from .errands import Errands
 from .errors import EventTimeout, InstanceExists, InstanceNotFound, Suspended, WrongStatus
 from .event import Event, check_type
 from .failure import failure_of
 from .history import History, Record
 from .journal import Entry
+from .retention import Retention
 from .retries import Retries
 from .run import Run, begin_body
+from .services import services
 from .status import InstanceStatus, status_of
 from .step import Step
 from .values import loaded, stored
@@ -32,6 +35,7 @@ log = logging.getLogger("z0.workflows")
 
 # In z0_meta: the last entry, when nothing of the instance could go on by itself.
 _SET_RESTS = "INSERT OR REPLACE INTO z0_meta VALUES('rests', ?)"
+_SET_STATUS = "INSERT OR REPLACE INTO z0_meta VALUES('status', ?)"
 _CLEAR_RESTS = "DELETE FROM z0_meta WHERE key = 'rests'"
 
 
@@ -52,14 +56,19 @@ class Workflow(Entity):
     """Of one step's result, of an event's payload and of the output, at most."""
     steps_max: ClassVar[int] = 1_000
     """That one instance may take."""
+    retention: ClassVar[Span | Retention | None] = None
+    """How long finished instances are kept; None: until they are deleted."""
 
     _z0_schema: ClassVar[tuple[str, ...]] = (*ENTITY_SCHEMA, *journal.JOURNAL_SCHEMA)
-    _z0_hooks: ClassVar[frozenset[str]] = HOOKS | {"run"}
+    _z0_hooks: ClassVar[frozenset[str]] = HOOKS | {"run", "on_failure"}
     history: History
 
     async def run(self, event: Event[Any], step: Step) -> Any:
         """The body. What it returns is the instance's output."""
         raise NotImplementedError(f"{type(self).__name__} has no `async def run(self, event, step)`")
+
+    async def on_failure(self, status: InstanceStatus) -> None:
+        """Called at least once when the instance has failed, beside whatever else happens; again until it returns."""
 
     @property
     def id(self) -> str:
@@ -85,14 +94,21 @@ class Workflow(Entity):
         for entry in journal.entries(self._z0_host.database.rows(journal.ENTRIES)):
             self.history.apply(entry)
         self._rested = meta.get("rests") == self.history.seq
+        self._left_as = meta.get("status")
+        self._errands = Errands(self)
+        self._services = services(self._z0_host.node)
 
     async def start(self) -> None:
         """Go on with what a crash or a closing has cut off."""
         if self._is_runnable and not self._rested:
             self._go_on()
+        self._errands.go_on()
 
     async def alarm(self, info: AlarmInfo) -> None:
         """The time of a sleep, of a wait or of another attempt has come."""
+        if info.name is not None:
+            self._be_reminded(info.name)
+            return
         now = self.clock.now_us()
         if self.history.end is not None:
             return
@@ -103,6 +119,12 @@ class Workflow(Entity):
         self._alarm_us = None
         self._set_alarm()
         self._go_on()
+
+    def _be_reminded(self, name: str) -> None:
+        if name == errands.ALARM:
+            self._errands.go_on()
+        elif name == retention.ALARM:
+            retention.due(self)
 
     def _time_has_come(self, record: Record) -> None:
         kind = record.key.rpartition("/")[2].partition(":")[0]
@@ -117,7 +139,7 @@ class Workflow(Entity):
             self._run.unpark(record.key)
 
     def _z0_close(self) -> None:
-        run = self._run
+        run, status = self._run, self._z0_status()
         if self.history.end is None and self.history.started:
             if run is None or (run.rests and not run.cut_off):
                 self._z0_host.writes.write(_SET_RESTS, (self.history.seq,))
@@ -125,7 +147,15 @@ class Workflow(Entity):
                 self.storage.set_alarm(self.clock.now())
         if run is not None:
             run.close()
+        if status != self._left_as:  # for a catalogue that is made anew
+            self._z0_host.writes.write(_SET_STATUS, (status,))
         super()._z0_close()
+
+    def _z0_status(self) -> str | None:
+        return None if self.history.created is None else self._status
+
+    def _z0_removable(self) -> bool:
+        return self.history.created is None or self.history.end is not None
 
     @property
     def _is_runnable(self) -> bool:
@@ -210,6 +240,9 @@ class Workflow(Entity):
         value: bytes | None = None,
         detail: dict[str, Any] | None = None,
     ) -> Entry:
+        owed = self._owed(event)
+        if owed:
+            detail = {**(detail or {}), "owes": owed}
         entry = Entry(
             self.history.seq + 1, self.clock.now_us(), event, step, attempt, position, started, value, detail or {}
         )
@@ -217,7 +250,23 @@ class Workflow(Entity):
         self.history.apply(entry)
         if detail:  # only entries with details open or end a wait
             self._set_alarm()
+        if self.history.end is entry:
+            retention.ended(self)
+        if owed:
+            self._z0_host.alarms.hold()
+            self._errands.go_on()
+        self._services.noted(self._z0_host, entry)
         return entry
+
+    def _owed(self, event: journal.Event) -> list[str]:
+        """What must be done outside because of such an entry."""
+        if event == "alert_raised":
+            return ["alert"]
+        if event == "workflow_errored":
+            own = type(self).on_failure is not Workflow.on_failure
+            told = self._services.on_failure is not None
+            return ["on_failure"] * own + ["tell_failure"] * told
+        return []
 
     def _set_alarm(self) -> None:
         """Have the alarm run when the first wait is due."""
@@ -238,11 +287,11 @@ class Workflow(Entity):
 
     # Messages of the engine
 
-    async def z0_create(self, payload: bytes) -> None:
-        """Begin. Raises InstanceExists."""
+    async def z0_create(self, payload: bytes, detail: dict[str, Any]) -> None:
+        """Begin; `detail`: what else the journal is to know of it. Raises InstanceExists."""
         if self.history.created is not None:
             raise InstanceExists(self.address)
-        self.note("workflow_queued", None, payload, version=self.version)
+        self.note("workflow_queued", None, payload, version=self.version, **detail)
         self.note("workflow_started")
         self._rested = False
         self._go_on()
@@ -274,6 +323,12 @@ class Workflow(Entity):
         self._check_unfinished("terminating it", "there is nothing left to end")
         self._end("workflow_terminated")
 
+    async def z0_delete(self) -> None:
+        """End it, if it has not ended: it is going to be removed. Raises InstanceNotFound."""
+        self._check_exists()
+        if self.history.end is None:
+            self._end("workflow_terminated", reason="it was deleted")
+
     async def z0_abandon(self, reason: str) -> None:
         """Close a failed instance. Raises InstanceNotFound, WrongStatus."""
         self._check_exists()
@@ -292,10 +347,10 @@ class Workflow(Entity):
         self._rested = False
         self._go_on()
 
-    async def z0_journal(self) -> list[Entry]:
-        """All entries. Raises InstanceNotFound."""
+    async def z0_journal(self, after: int = 0, limit: int = -1) -> list[Entry]:
+        """Entries after a seq, at most so many. Raises InstanceNotFound."""
         self._check_exists()
-        return journal.entries(self._z0_host.writes.rows(journal.ENTRIES))
+        return journal.entries(self._z0_host.writes.rows(journal.ENTRIES_AFTER, after, limit))
 
     def _end(self, event: journal.Event, **detail: Any) -> None:
         self.note(event, **detail)

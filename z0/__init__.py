@@ -56,6 +56,8 @@ from z0.ledger.fact import Fact
 from z0.ledger.ledger import Ledger
 from z0.ledger.projection import Balance, Projection
 from z0.runtime import Runtime, Tenant
+from z0.workflows.alerts import Alert, FailedInstance, LogAlerts, WebhookAlerts
+from z0.workflows.bulk import BatchError, BatchReport, BulkResult, InstanceInfo
 from z0.workflows.errors import (
     EventTimeout,
     InstanceExists,
@@ -65,11 +67,14 @@ from z0.workflows.errors import (
     NonRetryableError,
     StepFailed,
     StepInterrupted,
+    StepNotFound,
     StepTimeout,
     WrongStatus,
 )
 from z0.workflows.event import Event
 from z0.workflows.instances import Instance, Workflows
+from z0.workflows.public import InstanceEvent, StepAttempt, StepInfo
+from z0.workflows.retention import Retention
 from z0.workflows.retries import Retries
 from z0.workflows.status import InstanceStatus
 from z0.workflows.step import Step, StepContext
@@ -83,7 +88,11 @@ __all__ = [
     "ActorInfo",
     "ActorReset",
     "AlarmInfo",
+    "Alert",
     "Balance",
+    "BatchError",
+    "BatchReport",
+    "BulkResult",
     "CallCycle",
     "Clock",
     "CommitUnknown",
@@ -97,10 +106,13 @@ __all__ = [
     "EventTimeout",
     "Fact",
     "FactNotAccepted",
+    "FailedInstance",
     "IdempotencyConflict",
     "Instance",
+    "InstanceEvent",
     "InstanceExists",
     "InstanceFailed",
+    "InstanceInfo",
     "InstanceNotFound",
     "InstanceStatus",
     "InvalidFact",
@@ -112,6 +124,7 @@ __all__ = [
     "LedgerCorrupt",
     "LimitExceeded",
     "Limits",
+    "LogAlerts",
     "MigrationFailed",
     "NamespaceConflict",
     "NonDeterminismError",
@@ -120,18 +133,23 @@ __all__ = [
     "Projection",
     "ProjectionError",
     "QueryError",
+    "Retention",
     "Retries",
     "Runtime",
     "RuntimeClosed",
     "Step",
+    "StepAttempt",
     "StepContext",
     "StepFailed",
+    "StepInfo",
     "StepInterrupted",
+    "StepNotFound",
     "StepTimeout",
     "Storage",
     "SystemClock",
     "Tenant",
     "Verification",
+    "WebhookAlerts",
     "Workflow",
     "Workflows",
     "WrongStatus",

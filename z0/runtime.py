@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +17,9 @@ from z0.actors.durability import Mode
 from z0.actors.limits import Limits
 from z0.actors.names import DEFAULT_TENANT, Address, check_name
 from z0.actors.node import Node
+from z0.workflows.alerts import AlertSink
 from z0.workflows.instances import Workflows
+from z0.workflows.services import FailureHook, services
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -90,6 +92,8 @@ class Runtime(Tenant):
         durability: Mode = "full",
         clock: Clock | None = None,
         limits: Limits | None = None,
+        alerts: Sequence[AlertSink] | None = None,
+        on_failure: FailureHook | None = None,
         vfs: str | None = None,
         executor: Executor | None = None,
     ) -> None:
@@ -97,7 +101,9 @@ class Runtime(Tenant):
 
         `actors`: classes to know from the start (others become known by `get`). `env`: any object; actors have it as
         `self.env`. `durability`: "full" (an awaited reply is on the device) or "relaxed" (it survives a kill, and a
-        power cut after `Limits.relaxed_sync_seconds`). `vfs`, `executor`: where SQLite runs, for simulation.
+        power cut after `Limits.relaxed_sync_seconds`). `alerts`: where alerts of workflows go, callables
+        that take an Alert [default: LogAlerts()]. `on_failure`: told of failed instances, each a FailedInstance.
+        `vfs`, `executor`: where SQLite runs, for simulation.
         """
         node = Node(
             Path(path),
@@ -109,6 +115,10 @@ class Runtime(Tenant):
             executor=executor,
         )
         super().__init__(node, DEFAULT_TENANT)
+        shared = services(node)
+        shared.on_failure = on_failure
+        if alerts is not None:
+            shared.alerts = tuple(alerts)
         self._metrics: CollectorRegistry | None = None
         for cls in actors:
             node.kind(cls)
