@@ -10,6 +10,8 @@ import json
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
+from .names import Address
+
 if TYPE_CHECKING:
     from .kind import Kind
     from .node import Node
@@ -57,6 +59,15 @@ class Roster:
             for host in hosts
             if host.address[:2] == self._whose and host.address.name.startswith(prefix)
         }
+
+    def one(self, name: str) -> tuple[bool, str | None]:
+        """Whether there is such an actor, and its status, where that is known."""
+        node, address = self._node, Address(*self._whose, name)
+        host = node.hosts.get(address)
+        if host is not None or address in node.closing:
+            return True, host.actor._z0_status() if host is not None and host.is_open else None
+        rows = node.catalog.rows(_ONE, *address)
+        return bool(rows), rows[0][0] if rows else None
 
     async def page(self, status: str | None, prefix: str, after: str, limit: int) -> list[Listed]:
         """Some actors behind `after`, by name: all that have the status, or may have it (None)."""

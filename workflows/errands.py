@@ -23,8 +23,10 @@ from z0.actors.segments import Segments
 from .alerts import Alert, FailedInstance
 from .failure import Failure
 from .journal import Entry
+from .public import ENDS
 from .services import services
 from .status import InstanceStatus, status_of
+from .turnstile import Turnstile, home_of
 
 if TYPE_CHECKING:
     from .workflow import Workflow
@@ -32,9 +34,29 @@ if TYPE_CHECKING:
 log = logging.getLogger("z0.workflows")
 
 ALARM = "z0.errands"
+_BEGINNINGS = frozenset({"workflow_queued", "workflow_retried", "workflow_restarted"})
 _SHORTEST, _LONGEST = 2_000_000, 1_024_000_000  # microseconds between two tries
 
 Errand = Callable[["Workflow", Entry], Awaitable[None]]
+
+
+def owed_by(workflow: Workflow, event: str, detail: dict[str, Any]) -> list[str]:
+    """What must be done outside because of an entry that is about to be made."""
+    if event == "alert_raised":
+        return ["alert"]
+    if event not in _BEGINNINGS and event not in ENDS:
+        return []
+    created = workflow.history.created
+    limited = "groups" in (detail if created is None else created.detail)
+    if event in _BEGINNINGS:
+        return ["take_slot"] if limited else []
+    owed = ["give_slot_back"] if limited else []
+    if event == "workflow_errored":
+        if type(workflow).on_failure.__qualname__ != "Workflow.on_failure":
+            owed.append("on_failure")
+        if workflow._services.on_failure is not None:
+            owed.append("tell_failure")
+    return owed
 
 
 class Errands:
@@ -129,4 +151,27 @@ async def _tell_failure(workflow: Workflow, entry: Entry) -> None:
             await told
 
 
-ERRANDS: dict[str, Errand] = {"alert": _alert, "on_failure": _on_failure, "tell_failure": _tell_failure}
+async def _take_slot(workflow: Workflow, entry: Entry) -> None:
+    created = workflow.history.created
+    if created is None or not workflow.history.queued:
+        return
+    tenant, groups = workflow._z0_host.address.tenant, created.detail["groups"]
+    await _turnstile(workflow).z0_join(tenant, workflow.id, groups, created.detail["priority"], entry.seq)
+
+
+async def _give_slot_back(workflow: Workflow, entry: Entry) -> None:
+    await _turnstile(workflow).z0_leave(workflow._z0_host.address.tenant, workflow.id, entry.seq)
+
+
+def _turnstile(workflow: Workflow) -> Turnstile:
+    host = workflow._z0_host
+    return host.node.stub(Turnstile, host.kind.namespace, home_of(type(workflow), host.address.tenant), host)
+
+
+ERRANDS: dict[str, Errand] = {
+    "alert": _alert,
+    "on_failure": _on_failure,
+    "tell_failure": _tell_failure,
+    "take_slot": _take_slot,
+    "give_slot_back": _give_slot_back,
+}

@@ -76,6 +76,11 @@ class History:
             for errand in entry.detail.get("owes", ()):
                 self.errands[f"{errand}@{entry.seq}"] = entry
 
+    @property
+    def queued(self) -> bool:
+        """Whether it has not been let in."""
+        return self.created is not None and not self.started and self.end is None
+
     def status(self, resting: bool) -> Status:
         """How the instance is; `resting`: nothing of it can go on by itself."""
         if self.end is not None:
@@ -149,6 +154,7 @@ def _ended(history: History, entry: Entry) -> None:
 def _retried(history: History, entry: Entry) -> None:
     """The step that failed the instance is tried anew, with all its attempts."""
     history.end = None
+    history.started = "groups" not in (history.created.detail if history.created else {})
     record = history.records.get(entry.step or "")
     if record is not None:
         record.done, record.attempts, record.failure = False, 0, None

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Generic, Literal, TypeVar, cast
 
-from z0.actors.clock import Span, seconds
+from z0.actors.clock import Span, seconds, to_us
 from z0.actors.errors import InvalidName
 from z0.actors.kind import Kind
 from z0.actors.names import Address
@@ -19,17 +18,19 @@ from .bulk import BatchReport, BulkResult, InstanceInfo, Verb
 from .errors import InstanceExists, InstanceFailed, InstanceNotFound, WrongStatus
 from .event import check_type, fields_of
 from .failure import error_of
+from .flow import Queued, groups_of, key_in, rules_of
 from .history import FINISHED, Status
+from .ids import check_id, random_id
 from .journal import Entry
 from .public import ENDS, Expander, InstanceEvent, StepInfo, step_named, steps_of
 from .services import ENTRIES, services
 from .status import InstanceStatus
+from .turnstile import Turnstile, home_of
 from .values import loaded, returned_by, stored
 from .workflow import Workflow
 
 _PAGE = 1_000
 W = TypeVar("W", bound=Workflow)
-_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}")
 
 
 class Workflows:
@@ -60,6 +61,8 @@ class Workflows:
         instance = self.get(cls, random_id(self.node) if id is None else id)
         encoded = stored(payload, f"the payload of {instance.id}", instance.cls.result_bytes)
         detail = self._detail(instance.cls, payload, key, priority)
+        if instance.cls.debounce is not None:
+            return self.get(cls, await self._debounce(instance.cls, instance.id, payload, encoded, detail, key))
         try:
             await instance._stub.z0_create(encoded, detail)
         except InstanceExists:
@@ -71,7 +74,31 @@ class Workflows:
         """What the journal is to know of a new instance besides its payload."""
         tracer = services(self.node).tracer
         trace = None if tracer is None else tracer.here()
-        return {} if trace is None else {"trace": trace}
+        detail: dict[str, Any] = {} if trace is None else {"trace": trace}
+        rules = rules_of(cls.concurrency)
+        if rules:
+            detail["groups"] = groups_of(rules, payload, key, self.tenant)
+            detail["priority"] = priority
+        return detail
+
+    async def _debounce(
+        self, cls: type[Workflow], id: str, payload: Any, encoded: bytes, detail: dict[str, Any], given: str | None
+    ) -> str:
+        how = cls.debounce
+        assert how is not None
+        most = None if how.max_wait is None else to_us(seconds(how.max_wait))
+        key = key_in(payload, how.key, given)
+        turnstile = self._turnstile(cls)
+        return await turnstile.z0_debounce(self.tenant, key, id, encoded, detail, to_us(seconds(how.wait)), most)
+
+    def _turnstile(self, cls: type[Workflow]) -> Turnstile:
+        return self.node.stub(Turnstile, self.node.kind(cls).namespace, home_of(cls, self.tenant), None)
+
+    async def queue(self, cls: type[W] | str) -> Sequence[Queued]:
+        """The instances of a class with `concurrency` that hold slots, then those that wait for one, in order."""
+        known = self._class(cls)
+        members = await self._turnstile(known).z0_queue()
+        return [Queued(tenant, id, state, priority) for tenant, id, state, priority in members]
 
     # Many
 
@@ -151,9 +178,7 @@ class Workflows:
 
     def get(self, cls: type[W] | str, id: str) -> Instance[W]:
         """A handle on an instance, which need not exist; nothing is loaded. Raises InvalidName."""
-        if not _ID.fullmatch(id):
-            raise InvalidName(f"instance id {id!r}", "is not 1 to 100 letters, digits, '_' or '-', not first '-'")
-        return Instance(self.node, self._class(cls), self.tenant, id)
+        return Instance(self.node, self._class(cls), self.tenant, check_id(id))
 
     def kind(self, cls: type[Workflow] | str) -> Kind:
         """What the engine knows of the class. Raises InvalidName, TypeError."""
@@ -168,11 +193,6 @@ class Workflows:
         if not issubclass(cls, Workflow):
             raise TypeError(f"{cls.__name__} is not a subclass of z0.Workflow")
         return cls
-
-
-def random_id(node: Node) -> str:
-    """An id that nobody else has."""
-    return "".join(f"{int(node.clock.random() * 2**32):08x}" for _ in range(4))
 
 
 class Instance(Generic[W]):

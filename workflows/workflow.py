@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import typing
 from typing import Any, ClassVar
 
 import msgspec
@@ -21,6 +20,7 @@ from .errands import Errands
 from .errors import EventTimeout, InstanceExists, InstanceNotFound, Suspended, WrongStatus
 from .event import Event, check_type
 from .failure import failure_of
+from .flow import Debounce, Rules, rules_of
 from .history import History, Record
 from .journal import Entry
 from .retention import Retention
@@ -29,7 +29,7 @@ from .run import Run, begin_body
 from .services import services
 from .status import InstanceStatus, status_of
 from .step import Step
-from .values import loaded, stored
+from .values import loaded, payload_of, stored
 
 log = logging.getLogger("z0.workflows")
 
@@ -58,6 +58,10 @@ class Workflow(Entity):
     """That one instance may take."""
     retention: ClassVar[Span | Retention | None] = None
     """How long finished instances are kept; None: until they are deleted."""
+
+    concurrency: ClassVar[Rules] = None
+    """How many instances may run at once: a `Concurrency`, or several that must all be kept; None: all."""
+    debounce: ClassVar[Debounce | None] = None
 
     _z0_schema: ClassVar[tuple[str, ...]] = (*ENTITY_SCHEMA, *journal.JOURNAL_SCHEMA)
     _z0_hooks: ClassVar[frozenset[str]] = HOOKS | {"run", "on_failure"}
@@ -100,6 +104,8 @@ class Workflow(Entity):
 
     async def start(self) -> None:
         """Go on with what a crash or a closing has cut off."""
+        if self.history.queued and not rules_of(self.concurrency):  # the class is not limited any more
+            self._start_body()
         if self._is_runnable and not self._rested:
             self._go_on()
         self._errands.go_on()
@@ -201,7 +207,7 @@ class Workflow(Entity):
         assert created is not None
         try:
             event = Event(
-                payload=loaded(created.value, _payload_type(type(self)), f"the payload of {self.address}"),
+                payload=loaded(created.value, payload_of(type(self).run), f"the payload of {self.address}"),
                 timestamp=datetime_of(created.at),
                 id=self.name,
             )
@@ -240,7 +246,7 @@ class Workflow(Entity):
         value: bytes | None = None,
         detail: dict[str, Any] | None = None,
     ) -> Entry:
-        owed = self._owed(event)
+        owed = errands.owed_by(self, event, detail or {})
         if owed:
             detail = {**(detail or {}), "owes": owed}
         entry = Entry(
@@ -257,16 +263,6 @@ class Workflow(Entity):
             self._errands.go_on()
         self._services.noted(self._z0_host, entry)
         return entry
-
-    def _owed(self, event: journal.Event) -> list[str]:
-        """What must be done outside because of such an entry."""
-        if event == "alert_raised":
-            return ["alert"]
-        if event == "workflow_errored":
-            own = type(self).on_failure is not Workflow.on_failure
-            told = self._services.on_failure is not None
-            return ["on_failure"] * own + ["tell_failure"] * told
-        return []
 
     def _set_alarm(self) -> None:
         """Have the alarm run when the first wait is due."""
@@ -292,9 +288,25 @@ class Workflow(Entity):
         if self.history.created is not None:
             raise InstanceExists(self.address)
         self.note("workflow_queued", None, payload, version=self.version, **detail)
-        self.note("workflow_started")
         self._rested = False
+        if "groups" not in detail:
+            self._start_body()
+
+    def _start_body(self) -> None:
+        self.note("workflow_started")
         self._go_on()
+
+    async def z0_start(self, ticket: int) -> bool:
+        """There is a slot for it; whether it runs."""
+        if self.history.queued:
+            self._stir()
+            self._start_body()
+        return self._is_runnable
+
+    async def z0_cancel(self, reason: str) -> None:
+        """There is no slot for it, or not any more: end it."""
+        if self.history.created is not None and self.history.end is None:
+            self._end("workflow_terminated", reason=reason)
 
     async def z0_status(self) -> InstanceStatus:
         """How the instance is. Raises InstanceNotFound."""
@@ -372,14 +384,3 @@ class Workflow(Entity):
     def _check_unfinished(self, asked: str, instead: str) -> None:
         if self.history.end is not None:
             raise WrongStatus(self.address, self._status, asked, instead)
-
-
-def _payload_type(cls: type[Workflow]) -> Any:
-    """What the payload of the class's instances is: of `run(self, event: Event[X], step)`, X."""
-    try:
-        hints = typing.get_type_hints(cls.run)
-    except Exception:  # an annotation that cannot be resolved outside its scope: plain data
-        return Any
-    event = next(iter(hints.values()), Any)
-    args = typing.get_args(event) if typing.get_origin(event) is Event else ()
-    return args[0] if args and not isinstance(args[0], typing.TypeVar) else Any

@@ -72,6 +72,7 @@ from z0.workflows.errors import (
     WrongStatus,
 )
 from z0.workflows.event import Event
+from z0.workflows.flow import Concurrency, Debounce, Queued, singleton
 from z0.workflows.instances import Instance, Workflows
 from z0.workflows.public import InstanceEvent, StepAttempt, StepInfo
 from z0.workflows.retention import Retention
@@ -96,11 +97,13 @@ __all__ = [
     "CallCycle",
     "Clock",
     "CommitUnknown",
+    "Concurrency",
     "ConcurrencyConflict",
     "ConstraintFailed",
     "Cursor",
     "DataDirLocked",
     "DeadlineExceeded",
+    "Debounce",
     "Entity",
     "Event",
     "EventTimeout",
@@ -133,6 +136,7 @@ __all__ = [
     "Projection",
     "ProjectionError",
     "QueryError",
+    "Queued",
     "Retention",
     "Retries",
     "Runtime",
@@ -156,4 +160,5 @@ __all__ = [
     "Z0Error",
     "__version__",
     "idempotent",
+    "singleton",
 ]

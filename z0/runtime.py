@@ -20,6 +20,7 @@ from z0.actors.node import Node
 from z0.workflows.alerts import AlertSink
 from z0.workflows.instances import Workflows
 from z0.workflows.services import FailureHook, services
+from z0.workflows.turnstile import Turnstile
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -120,6 +121,7 @@ class Runtime(Tenant):
         if alerts is not None:
             shared.alerts = tuple(alerts)
         self._metrics: CollectorRegistry | None = None
+        node.kind(Turnstile)
         for cls in actors:
             node.kind(cls)
 
