@@ -87,6 +87,15 @@ class StepNotFound(Z0Error):
         self.name = name
 
 
+class ScheduleNotFound(Z0Error):
+    """The class has no schedule of this name."""
+
+    def __init__(self, workflow: str, name: str, known: list[str]) -> None:
+        super().__init__(f"{workflow} has no schedule {name!r}; it has: {', '.join(known) or 'none'}")
+        self.workflow = workflow
+        self.name = name
+
+
 class InstanceFailed(Z0Error):
     """The instance ended without a result."""
 

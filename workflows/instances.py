@@ -15,6 +15,7 @@ from z0.actors.node import Node
 
 from . import bulk
 from .bulk import BatchReport, BulkResult, InstanceInfo, Verb
+from .calendar import Schedules
 from .errors import InstanceExists, InstanceFailed, InstanceNotFound, WrongStatus
 from .event import check_type, fields_of
 from .failure import error_of
@@ -23,6 +24,7 @@ from .history import FINISHED, Status
 from .ids import check_id, random_id
 from .journal import Entry
 from .public import ENDS, Expander, InstanceEvent, StepInfo, step_named, steps_of
+from .schedules import Schedule
 from .services import ENTRIES, services
 from .status import InstanceStatus
 from .turnstile import Turnstile, home_of
@@ -93,6 +95,14 @@ class Workflows:
 
     def _turnstile(self, cls: type[Workflow]) -> Turnstile:
         return self.node.stub(Turnstile, self.node.kind(cls).namespace, home_of(cls, self.tenant), None)
+
+    def schedules(self, cls: type[W] | str) -> Schedules:
+        """The schedules of a class: those that it declares, and others."""
+        return Schedules(self, self._class(cls))
+
+    async def schedule(self, cls: type[W] | str, schedule: Schedule) -> str:
+        """Have instances created by the calendar; the schedule's name. The same again changes nothing."""
+        return await self.schedules(cls).set(schedule)
 
     async def queue(self, cls: type[W] | str) -> Sequence[Queued]:
         """The instances of a class with `concurrency` that hold slots, then those that wait for one, in order."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, ClassVar
 
 import msgspec
@@ -26,6 +28,7 @@ from .journal import Entry
 from .retention import Retention
 from .retries import Retries
 from .run import Run, begin_body
+from .schedules import Schedule
 from .services import services
 from .status import InstanceStatus, status_of
 from .step import Step
@@ -62,6 +65,8 @@ class Workflow(Entity):
     concurrency: ClassVar[Rules] = None
     """How many instances may run at once: a `Concurrency`, or several that must all be kept; None: all."""
     debounce: ClassVar[Debounce | None] = None
+    schedules: ClassVar[Sequence[Schedule]] = ()
+    """Of the default tenant; known when the runtime is opened with this class."""
 
     _z0_schema: ClassVar[tuple[str, ...]] = (*ENTITY_SCHEMA, *journal.JOURNAL_SCHEMA)
     _z0_hooks: ClassVar[frozenset[str]] = HOOKS | {"run", "on_failure"}
@@ -210,6 +215,7 @@ class Workflow(Entity):
                 payload=loaded(created.value, payload_of(type(self).run), f"the payload of {self.address}"),
                 timestamp=datetime_of(created.at),
                 id=self.name,
+                scheduled_time=_scheduled(created),
             )
             output = await self.run(event, Step(run))
             run.check_end()
@@ -384,3 +390,8 @@ class Workflow(Entity):
     def _check_unfinished(self, asked: str, instead: str) -> None:
         if self.history.end is not None:
             raise WrongStatus(self.address, self._status, asked, instead)
+
+
+def _scheduled(created: Entry) -> datetime | None:
+    schedule = created.detail.get("schedule")
+    return None if schedule is None else datetime_of(schedule["at"])

@@ -65,6 +65,7 @@ from z0.workflows.errors import (
     InstanceNotFound,
     NonDeterminismError,
     NonRetryableError,
+    ScheduleNotFound,
     StepFailed,
     StepInterrupted,
     StepNotFound,
@@ -77,6 +78,7 @@ from z0.workflows.instances import Instance, Workflows
 from z0.workflows.public import InstanceEvent, StepAttempt, StepInfo
 from z0.workflows.retention import Retention
 from z0.workflows.retries import Retries
+from z0.workflows.schedules import Schedule, ScheduleInfo
 from z0.workflows.status import InstanceStatus
 from z0.workflows.step import Step, StepContext
 from z0.workflows.workflow import Workflow
@@ -141,6 +143,9 @@ __all__ = [
     "Retries",
     "Runtime",
     "RuntimeClosed",
+    "Schedule",
+    "ScheduleInfo",
+    "ScheduleNotFound",
     "Step",
     "StepAttempt",
     "StepContext",

@@ -18,9 +18,11 @@ from z0.actors.limits import Limits
 from z0.actors.names import DEFAULT_TENANT, Address, check_name
 from z0.actors.node import Node
 from z0.workflows.alerts import AlertSink
+from z0.workflows.calendar import Calendar, declare
 from z0.workflows.instances import Workflows
 from z0.workflows.services import FailureHook, services
 from z0.workflows.turnstile import Turnstile
+from z0.workflows.workflow import Workflow
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -121,7 +123,8 @@ class Runtime(Tenant):
         if alerts is not None:
             shared.alerts = tuple(alerts)
         self._metrics: CollectorRegistry | None = None
-        node.kind(Turnstile)
+        for internal in (Turnstile, Calendar):
+            node.kind(internal)
         for cls in actors:
             node.kind(cls)
 
@@ -156,8 +159,15 @@ class Runtime(Tenant):
         return Tenant(self.node, tenant)
 
     async def open(self) -> None:
-        """Open; `async with` does it. Raises DataDirLocked."""
+        """Open; `async with` does it. Raises DataDirLocked, and ValueError for schedules that cannot be."""
         self.node.open()
+        try:
+            for cls in list(self.node.kinds):
+                if issubclass(cls, Workflow):
+                    await declare(self.node, cls, self.id)
+        except BaseException:
+            await self.node.close()
+            raise
 
     async def close(self) -> None:
         """Drain and close; `async with` does it."""
