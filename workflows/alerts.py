@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import urllib.error
 import urllib.request
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
@@ -71,8 +72,12 @@ class WebhookAlerts:
 
     def _post(self, body: bytes) -> None:
         request = urllib.request.Request(self._url, body, self._headers)
-        with urllib.request.urlopen(request, timeout=self._seconds) as answer:
-            answer.read(1)
+        try:
+            with urllib.request.urlopen(request, timeout=self._seconds) as answer:
+                answer.read(1)
+        except urllib.error.HTTPError as error:
+            error.close()
+            raise OSError(f"{self._url} answered {error.code} {error.reason}") from None
 
 
 def _json(value: Any) -> str:

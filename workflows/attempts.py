@@ -18,6 +18,7 @@ from .errors import NonDeterminismError, NonRetryableError, StepInterrupted, Ste
 from .failure import failure_of
 from .history import Record
 from .retries import Retries, delay_after, settings_of, worth_another
+from .tracing import span_of
 from .values import SIMPLE, loaded, returned_by, stored
 
 if TYPE_CHECKING:
@@ -138,7 +139,8 @@ class Attempts:
         if self._options.at_most_once:
             workflow.note("attempt_started", record, attempt=attempt)
             await run.host.durable()
-        value = await self._call(attempt)
+        with span_of(workflow, record.key, self._name, attempt):
+            value = await self._call(attempt)
         what = f"the result of step {self._name!r}"
         encoded = None if value is None else stored(value, what, workflow.result_bytes)
         workflow.note("step_completed", record, encoded, attempt=attempt, started=started)

@@ -17,10 +17,11 @@ from z0.actors.durability import Mode
 from z0.actors.limits import Limits
 from z0.actors.names import DEFAULT_TENANT, Address, check_name
 from z0.actors.node import Node
+from z0.tracing import installed
 from z0.workflows.alerts import AlertSink
 from z0.workflows.calendar import Calendar, declare
 from z0.workflows.instances import Workflows
-from z0.workflows.services import FailureHook, services
+from z0.workflows.services import FailureHook, Tracer, services
 from z0.workflows.turnstile import Turnstile
 from z0.workflows.workflow import Workflow
 
@@ -97,6 +98,7 @@ class Runtime(Tenant):
         limits: Limits | None = None,
         alerts: Sequence[AlertSink] | None = None,
         on_failure: FailureHook | None = None,
+        tracer: Tracer | None = None,
         vfs: str | None = None,
         executor: Executor | None = None,
     ) -> None:
@@ -106,7 +108,8 @@ class Runtime(Tenant):
         `self.env`. `durability`: "full" (an awaited reply is on the device) or "relaxed" (it survives a kill, and a
         power cut after `Limits.relaxed_sync_seconds`). `alerts`: where alerts of workflows go, callables
         that take an Alert [default: LogAlerts()]. `on_failure`: told of failed instances, each a FailedInstance.
-        `vfs`, `executor`: where SQLite runs, for simulation.
+        `tracer`: where spans go [default: to OpenTelemetry, when that is installed]. `vfs`, `executor`: where SQLite
+        runs, for simulation.
         """
         node = Node(
             Path(path),
@@ -120,6 +123,7 @@ class Runtime(Tenant):
         super().__init__(node, DEFAULT_TENANT)
         shared = services(node)
         shared.on_failure = on_failure
+        shared.tracer = installed() if tracer is None else tracer
         if alerts is not None:
             shared.alerts = tuple(alerts)
         self._metrics: CollectorRegistry | None = None
