@@ -204,6 +204,12 @@ class Host:
         self._left()
         return value
 
+    def divide(self) -> None:
+        """End the running segment well and begin another: what raises after this does not take back what was before."""
+        if self.writes.loose:
+            self._finish()
+        self.writes.segment += 1
+
     def fail_segment(self) -> None:
         """End a segment that raised, taking its writes back."""
         try:

@@ -268,6 +268,7 @@ class Workflow(Entity):
             self._z0_host.alarms.hold()
             self._errands.go_on()
         self._services.noted(self._z0_host, entry)
+        self._z0_host.divide()  # what fails later must not take back what the history has
         return entry
 
     def _set_alarm(self) -> None:

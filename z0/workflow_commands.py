@@ -8,6 +8,7 @@ the command ends; whoever opens the directory next goes on from there.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import os
 import sys
@@ -71,7 +72,7 @@ def ls(
 
     Example: z0 workflows ls var/z0 --class Billing --status errored
     """
-    found = []
+    found: list[workflow_files.Summary] = []
     more = False
     for each in workflow_files.instances(data, tenant=tenant, workflow=workflow, status=status, prefix=prefix):
         if limit and len(found) == limit:
@@ -164,6 +165,10 @@ def journal(
         terminal.row(table, *head, attempt, terminal.json_text(row) if row else "")
     terminal.console().print(table)
     return OK
+
+
+def _error(error: dict[str, Any]) -> str:
+    return f"{error['type'].partition(':')[2]}: {error['message']}"
 
 
 @app.command
@@ -292,7 +297,7 @@ def create(
 
     async def run() -> int:
         async with Runtime(data, actors=classes) as runtime:
-            made = await runtime.tenant(tenant).workflows.create(workflow, value, id=id)
+            made: Instance[Workflow] = await runtime.tenant(tenant).workflows.create(workflow, value, id=id)
             return await _told(made, wait, json)
 
     return asyncio.run(run())
@@ -334,10 +339,8 @@ async def _told(instance: Instance[Workflow], wait: str | None, json: bool) -> i
 
 
 async def _waited(instance: Instance[Workflow], wait: str) -> Any:
-    try:
+    with contextlib.suppress(Exception):  # how it has ended, or not, its status says
         await instance.result(wait)
-    except Exception:  # how it has ended, or not, its status says
-        pass
     return await instance.status()
 
 
