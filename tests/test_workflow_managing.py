@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 import z0
-from z0.testing import VirtualClock, crash, temporary_runtime
+from z0.testing import VirtualClock, crash, fault, temporary_runtime
 
 
 class Sleepy(z0.Workflow):
@@ -257,6 +258,65 @@ async def test_an_instance_that_was_retried_outlives_the_retention_of_its_failur
         assert (await instance.status()).status == "complete"
         await clock.advance("6 days")
         assert await runtime.workflows.list(Kept) == []
+
+
+@pytest.mark.parametrize("point", ["crash-before-commit", "crash-after-commit"])
+async def test_an_instance_whose_removal_a_crash_comes_before_is_removed_after_it(
+    point: Any, clock: VirtualClock
+) -> None:
+    for nth in range(1, 10):
+        async with temporary_runtime(memory=True, clock=clock, actors=[Kept]) as runtime:
+            await runtime.workflows.create(Kept, "done", id="x")
+            await clock.advance("6 days")
+            with fault(runtime, point, nth=nth) as struck:
+                await clock.advance("2 days")
+            await crash(runtime)
+            async with runtime_on(runtime.path, clock) as again:
+                await clock.advance("2 hours")
+                assert await again.workflows.list(Kept) == []
+                assert list(again.path.glob("*/*/*")) == []
+        if not struck.hits:
+            break
+    assert 1 < nth < 9
+
+
+async def test_a_status_is_waited_for_until_it_cannot_come_any_more(clock: VirtualClock) -> None:
+    async with temporary_runtime(memory=True, clock=clock, actors=[Sleepy]) as runtime:
+        instance = await runtime.workflows.create(Sleepy, "wait", id="x")
+        assert (await instance.wait_for_status("waiting")).waiting_for
+        completes = asyncio.create_task(instance.wait_for_status("complete"))
+        fails = asyncio.create_task(instance.wait_for_status("errored", "terminated"))
+        await clock.settle()
+        assert not completes.done()
+        await instance.send_event("paid")
+        assert (await completes).output == "wait"
+        with pytest.raises(z0.WrongStatus, match="complete"):
+            await fails
+
+
+async def test_a_file_that_is_copied_to_another_directory_goes_on_there(clock: VirtualClock, tmp_path: Path) -> None:
+    async with temporary_runtime(memory=True, clock=clock, actors=[Sleepy]) as runtime:
+        await runtime.workflows.create(Sleepy, "sleep", id="x")
+        await clock.advance("1 hour")
+        shutil.copytree(runtime.path / "default", tmp_path / "default")
+    async with runtime_on(tmp_path, clock) as there:
+        instance = there.workflows.get(Sleepy, "x")
+        assert (await instance.status()).status == "waiting"
+        await clock.advance("7 hours")
+        assert await instance.result("1 second") == "sleep"
+
+
+async def test_a_hundred_days_of_waiting_take_no_time(clock: VirtualClock) -> None:
+    class Patient(z0.Workflow):
+        async def run(self, event: z0.Event[None], step: z0.Step) -> int:
+            for _ in range(100):
+                await step.sleep("day", "1 day")
+            return 100
+
+    async with temporary_runtime(memory=True, clock=clock, actors=[Patient]) as runtime:
+        instance = await runtime.workflows.create(Patient, id="x")
+        await clock.advance("100 days")
+        assert await instance.result("1 second") == 100
 
 
 async def test_old_instances_are_purged_by_hand(clock: VirtualClock) -> None:

@@ -57,7 +57,8 @@ class Workflows:
 
         `cls`: the class, or the namespace of one that is known. `on_conflict`: "existing" gives the instance that has
         the id already, as it is. `key`, `priority`: for classes with `concurrency` or `debounce`; the key, in place of
-        the one that these take from the payload; the higher the priority, the sooner it leaves the queue. Raises
+        the one that these take from the payload; the higher the priority, the sooner it leaves the queue. An instance
+        of a class with `debounce` does not exist before it begins, though the directory knows of it. Raises
         InstanceExists, InvalidName, InvalidValue.
         """
         instance = self.get(cls, random_id(self.node) if id is None else id)
@@ -251,6 +252,30 @@ class Instance(Generic[W]):
         if status.error is not None and status.status == "errored":
             raise error_of(status.error)
         raise InstanceFailed(repr(self), status.status, status.reason or "it has no result")
+
+    async def wait_for_status(self, *statuses: Status, timeout: Span | None = None) -> InstanceStatus:
+        """How it is, as soon as it has one of these statuses.
+
+        Raises WrongStatus when it has ended with another one, TimeoutError.
+        """
+        clock = self._node.clock
+        over = asyncio.get_running_loop().create_future()
+        timer = None if timeout is None else clock.call_later(seconds(timeout), lambda: _set(over))
+        try:
+            while True:
+                news = self._node.followers.follow(self._address, ENTRIES)
+                status = await self.status()
+                if status.status in statuses:
+                    return status
+                if status.finished:
+                    wanted = f"waiting for it to be {' or '.join(statuses)}"
+                    raise WrongStatus(repr(self), status.status, wanted, "it has ended")
+                await asyncio.wait([news, over], return_when=asyncio.FIRST_COMPLETED)
+                if over.done():
+                    raise TimeoutError(f"{self!r} is {status.status} after {timeout}")
+        finally:
+            if timer is not None:
+                timer.cancel()
 
     async def send_event(self, type: str, payload: Any = None, *, id: str | None = None) -> bool:
         """Tell it something; whether that is new: the same id again does nothing. It is durable on return.

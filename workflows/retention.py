@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("z0.workflows")
 
 ALARM = "z0.retention"
+_AGAIN = "1 hour"
 
 
 class Retention(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,6 +61,7 @@ def due(workflow: Workflow) -> None:
     """The time may have come: remove the instance, unless it goes on again or the class keeps it longer by now."""
     at, host = over_at(workflow), workflow._z0_host
     if at is not None and at <= workflow.clock.now_us():
+        workflow.storage.set_alarm(_AGAIN, name=ALARM)  # should it not come to that now
         host.node.spawn(_remove(host.node, host.kind, host.address))
     elif at is not None:
         workflow.storage.set_alarm(datetime_of(at), name=ALARM)

@@ -29,7 +29,7 @@ from .retention import Retention
 from .retries import Retries
 from .run import Run, begin_body
 from .schedules import Schedule
-from .services import services
+from .services import ENTRIES, services
 from .status import InstanceStatus, status_of
 from .step import Step
 from .values import loaded, payload_of, stored
@@ -190,6 +190,7 @@ class Workflow(Entity):
         background = self._z0_host.background
         if background is not None and self._run is not None and self._run.task is not None:
             background.rest(self._run.task)
+            self._z0_host.node.followers.tell(self._z0_host.address, ENTRIES)
 
     # The body
 

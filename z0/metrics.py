@@ -203,9 +203,10 @@ class _NodeCollector:
 
 def _statuses(node: Node) -> list[tuple[str, str, int]]:
     """Of the catalogue's file, for whoever scrapes may be in a thread of their own."""
-    if not hasattr(node, "catalog"):
+    path = node.path / CATALOG_FILE
+    if not hasattr(node, "catalog") or not path.is_file():
         return []
-    with open_reader(node.path / CATALOG_FILE) as reader:
+    with open_reader(path) as reader:
         sql = "SELECT namespace, status, count(*) FROM actors WHERE status IS NOT NULL GROUP BY 1, 2"
         return [(namespace, status, count) for namespace, status, count in reader.rows(sql)]
 
