@@ -127,10 +127,11 @@ class Runtime(Tenant):
         if alerts is not None:
             shared.alerts = tuple(alerts)
         self._metrics: CollectorRegistry | None = None
-        for internal in (Turnstile, Calendar):
-            node.kind(internal)
         for cls in actors:
             node.kind(cls)
+        if any(issubclass(cls, Workflow) for cls in node.kinds):
+            node.kind(Turnstile)
+            node.kind(Calendar)
 
     @property
     def path(self) -> Path:
