@@ -51,7 +51,7 @@ JOURNAL_SCHEMA = (
 )
 _INSERT = "INSERT INTO z0_journal VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?)"
 ENTRIES = "SELECT seq, at, event, step, attempt, position, started, value, detail FROM z0_journal ORDER BY seq"
-ENTRIES_AFTER = ENTRIES.replace(" ORDER BY seq", " WHERE seq > ? ORDER BY seq LIMIT ?")
+ENTRIES_AFTER = f"SELECT * FROM ({ENTRIES}) WHERE seq > ? ORDER BY seq LIMIT ?"
 
 _json = msgspec.json.Encoder().encode
 _plain = msgspec.json.Decoder(dict[str, Any]).decode

@@ -23,7 +23,7 @@ from .keys import name_of
 REDACTED = "[REDACTED]"
 ENDS = frozenset({"workflow_completed", "workflow_errored", "workflow_terminated", "workflow_abandoned"})
 _IDS_PER_ROW = 8
-_OWN = frozenset({"event_received", "value_recorded", "errand_done", "attempt_ignored"})
+_PUBLIC = ("workflow_", "step_", "attempt_", "sleep_", "wait_", "rollback_", "alert_")  # others are the journal's own
 _STARTS = {"step": "step_started", "attempt": "step_started", "sleep": "sleep_started", "wait": "wait_started"}
 
 
@@ -63,7 +63,7 @@ class Expander:
 
     def events(self, entry: Entry) -> list[InstanceEvent]:
         """What the entry says, in order."""
-        if entry.event in _OWN:
+        if not entry.event.startswith(_PUBLIC) or entry.event == "attempt_ignored":
             return []
         made = [*self._before(entry), (entry.event, self._fields(entry))]
         first = entry.seq * _IDS_PER_ROW
