@@ -67,6 +67,14 @@ class Actor:
         """How many facts the actor keeps, for the catalogue."""
         return None
 
+    def _z0_status(self) -> str | None:
+        """How the actor is, in one word of its class's, for the catalogue; None: its class has no such words."""
+        return None
+
+    def _z0_removable(self) -> bool:
+        """Whether the actor, which was to be removed when it rests and rests now, may still be."""
+        return True
+
     async def start(self) -> None:
         """Run before the first message, for at most `Limits.block_seconds`.
 

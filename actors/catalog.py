@@ -28,18 +28,23 @@ from .reader import Reader
 from .threads import Threads, Work
 
 CATALOG_FILE = "catalog.sqlite"
-CATALOG_VERSION = 2
+CATALOG_VERSION = 3
 _WAL_PAGES = 1_000
 _RETRY_SECONDS = 1.0
 _ACTIVE_INDEX = "CREATE INDEX actors_active ON actors(active) WHERE active"
+_STATUS_INDEX = "CREATE INDEX actors_status ON actors(tenant, namespace, status) WHERE status IS NOT NULL"
+_REMOVALS = "CREATE TABLE removals(tenant TEXT, namespace TEXT, name TEXT, PRIMARY KEY(tenant, namespace, name))"
 _SCHEMA = (
     "CREATE TABLE z0_meta(key TEXT PRIMARY KEY, value) WITHOUT ROWID",
-    # next_alarm and last_use in microseconds since the epoch; version: of the class's migrations
+    # next_alarm and last_use in microseconds since the epoch; version: of the class's migrations; status: in the
+    # class's own words, for classes that have one
     "CREATE TABLE actors(tenant TEXT, namespace TEXT, name TEXT, path TEXT NOT NULL, size INTEGER,"
     " facts INTEGER, next_alarm INTEGER, last_use INTEGER, active INTEGER NOT NULL DEFAULT 0, version INTEGER,"
-    " PRIMARY KEY(tenant, namespace, name)) WITHOUT ROWID",
+    " status TEXT, PRIMARY KEY(tenant, namespace, name)) WITHOUT ROWID",
     "CREATE INDEX actors_next_alarm ON actors(next_alarm) WHERE next_alarm IS NOT NULL",
     _ACTIVE_INDEX,
+    _STATUS_INDEX,
+    _REMOVALS,
 )
 _UPGRADES = {
     1: (
@@ -47,17 +52,18 @@ _UPGRADES = {
         "ALTER TABLE actors ADD COLUMN version INTEGER",
         _ACTIVE_INDEX,
     ),
+    2: ("ALTER TABLE actors ADD COLUMN status TEXT", _STATUS_INDEX, _REMOVALS),
 }
 log = logging.getLogger("z0.actors")
 
 _NO_TIME = "SELECT 1 FROM actors WHERE next_alarm > 9223372036854775807 LIMIT 1"  # texts come after all integers
 _COMPLETE = "SELECT 1 FROM z0_meta WHERE key = 'complete'"
 _REGISTER = (
-    "INSERT OR IGNORE INTO actors(tenant, namespace, name, path, last_use, active, next_alarm)"
-    " VALUES(?, ?, ?, ?, ?, ?, ?)"
+    "INSERT OR IGNORE INTO actors(tenant, namespace, name, path, last_use, active, next_alarm, status)"
+    " VALUES(?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _WHOSE = "WHERE tenant = ? AND namespace = ? AND name = ?"
-_UPDATE = f"UPDATE actors SET size = ?, facts = ?, version = ?, last_use = ? {_WHOSE}"
+_UPDATE = f"UPDATE actors SET size = ?, facts = ?, version = ?, status = ?, last_use = ? {_WHOSE}"
 _VERSIONS = "SELECT ifnull(version, 0), count(*) FROM actors WHERE tenant = ? AND namespace = ? GROUP BY 1"
 _VERSION = f"SELECT ifnull(version, 0) FROM actors {_WHOSE}"
 _HAS = "SELECT 1 FROM actors WHERE tenant = ? AND namespace = ? AND name = ?"
@@ -178,18 +184,20 @@ class Catalog:
         version = row and row[0]
         if version == CATALOG_VERSION:
             return
-        if version not in _UPGRADES:
+        if not isinstance(version, int) or version not in _UPGRADES:
             raise NotADatabase(f"catalogue of schema {version}, this z0 reads {CATALOG_VERSION}: use a newer one")
         self._database.begin()
-        for statement in _UPGRADES[version]:
-            self._database.write(statement, ())
+        while statements := _UPGRADES.get(version):
+            for statement in statements:
+                self._database.write(statement, ())
+            version += 1
         self._database.write("UPDATE z0_meta SET value = ? WHERE key = 'schema'", (CATALOG_VERSION,))
         self._database.commit()
 
     def _rebuild(self, directory: Path) -> None:
         self._database.begin()
-        for address, next_alarm in addresses_on_disk(directory):
-            self._database.write(_REGISTER, (*address, str(file_path(*address)), None, 0, next_alarm))
+        for address, next_alarm, status in addresses_on_disk(directory):
+            self._database.write(_REGISTER, (*address, str(file_path(*address)), None, 0, next_alarm, status))
             self._database.write(_STORED, address)
         self._database.write("INSERT INTO z0_meta VALUES('complete', 1)", ())
         self._database.commit()
@@ -208,11 +216,15 @@ class Catalog:
 
     async def register(self, address: Address, now_us: int, active: bool) -> None:
         """List a new actor, in the active set or not; durable on return."""
-        await asyncio.shield(self.written(_REGISTER, (*address, str(file_path(*address)), now_us, int(active), None)))
+        await asyncio.shield(
+            self.written(_REGISTER, (*address, str(file_path(*address)), now_us, int(active), None, None))
+        )
 
-    def update(self, address: Address, size: int, facts: int | None, version: int, now_us: int) -> None:
+    def update(
+        self, address: Address, size: int, facts: int | None, version: int, status: str | None, now_us: int
+    ) -> None:
         """Note how an actor was left; written soon."""
-        self.note(_UPDATE, (size, facts, version, now_us, *address))
+        self.note(_UPDATE, (size, facts, version, status, now_us, *address))
 
     async def list(self, tenant: str, namespace: str, prefix: str, after: str | None, limit: int) -> list[ActorInfo]:
         """Actors of a namespace in order of their names."""
@@ -364,16 +376,16 @@ def _attempt(action: Callable[[], None]) -> None:
         return
 
 
-def addresses_on_disk(directory: Path) -> Iterator[tuple[Address, int | None]]:
-    """The addresses that the actors' files say they have, and when they are due."""
+def addresses_on_disk(directory: Path) -> Iterator[tuple[Address, int | None, str | None]]:
+    """The addresses that the actors' files say they have, when they are due, and their status."""
     for path in _actor_files(directory):
         try:
             with Reader(path) as reader:
                 meta: dict[str, object] = dict(reader.rows("SELECT key, value FROM z0_meta"))
                 next_alarm = reader.rows("SELECT min(due) FROM z0_alarms")[0][0]
-            whose = (meta["tenant"], meta["namespace"], meta["name"], next_alarm)
-            *address, due = msgspec.convert(whose, tuple[str, str, str, int | None])
-            yield Address(*address), due
+            whose = (meta["tenant"], meta["namespace"], meta["name"], next_alarm, meta.get("status"))
+            *address, due, status = msgspec.convert(whose, tuple[str, str, str, int | None, str | None])
+            yield Address(*address), due, status
         except (ActorFileError, KeyError, msgspec.ValidationError) as error:
             log.warning("%s is left out of the catalogue: %r", path, error)
 

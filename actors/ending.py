@@ -77,6 +77,7 @@ class Ending:
         node.attend()
         node.rest.stop()
         node.wakeups.stop()
+        node.followers.tell_all()
         for host in node.hosts.values():
             host.refresh()
 

@@ -90,6 +90,13 @@ class Files:
         except OSError as error:
             raise DatabaseFailure(f"cannot create {path}: {error}") from error
 
+    def remove_folder(self, path: Path) -> None:
+        """Remove a folder, which may be there, and the files in it. Raises OSError."""
+        if path.is_dir() and not path.is_symlink():
+            for file in sorted(path.iterdir()):
+                self.remove(file)
+            self.drop_folder(path)
+
     # Steps; each raises OSError
 
     def create(self, path: Path) -> int:
@@ -117,6 +124,10 @@ class Files:
     def add_folder(self, path: Path) -> None:
         """Make a folder whose parent is there."""
         path.mkdir(mode=0o700, exist_ok=True)
+
+    def drop_folder(self, path: Path) -> None:
+        """Remove a folder that is empty."""
+        path.rmdir()
 
     def sync_folder(self, path: Path) -> None:
         """Make the folder's entries durable."""

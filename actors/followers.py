@@ -12,17 +12,26 @@ class Followers:
 
     def __init__(self) -> None:
         """Nobody waits."""
-        self._waiting: dict[Address, asyncio.Future[None]] = {}
+        self._waiting: dict[tuple[Address, str], asyncio.Future[None]] = {}
 
-    def follow(self, address: Address) -> asyncio.Future[None]:
-        """Done when there is news of the actor. Many may wait for it: never cancel it."""
-        future = self._waiting.get(address)
+    def follow(self, address: Address, topic: str = "") -> asyncio.Future[None]:
+        """Done when there is news of the actor, or the runtime closes. Many may wait for it: never cancel it."""
+        future = self._waiting.get((address, topic))
         if future is None:
-            future = self._waiting[address] = asyncio.get_running_loop().create_future()
+            future = self._waiting[address, topic] = asyncio.get_running_loop().create_future()
         return future
 
-    def tell(self, address: Address) -> None:
+    def has(self, address: Address, topic: str = "") -> bool:
+        """Whether somebody waits for such news of the actor."""
+        return (address, topic) in self._waiting
+
+    def tell_all(self) -> None:
+        """Nothing will come any more: whoever waits has to look for themselves."""
+        for address, topic in list(self._waiting):
+            self.tell(address, topic)
+
+    def tell(self, address: Address, topic: str = "") -> None:
         """There is news."""
-        future = self._waiting.pop(address, None)
+        future = self._waiting.pop((address, topic), None)
         if future is not None and not future.done():
             future.set_result(None)

@@ -173,12 +173,6 @@ class Host:
             writes.segment += 1  # what is written between segments is nobody's to undo
             self.running = False
 
-    def constructed(self) -> None:
-        """End what the actor's constructor wrote, as a segment."""
-        if self.writes.loose:
-            self._finish()
-        self.writes.segment += 1
-
     def enter(self, activity: Activity) -> None:
         """Begin a segment of a handler that may wait."""
         if self.mailbox and self.mailbox[0] is activity:
@@ -204,6 +198,12 @@ class Host:
             raise
         self._left()
         return value
+
+    def divide(self) -> None:
+        """End the running segment well and begin another: what raises after this does not take back what was before."""
+        if self.writes.loose:
+            self._finish()
+        self.writes.segment += 1
 
     def fail_segment(self) -> None:
         """End a segment that raised, taking its writes back."""

@@ -164,7 +164,7 @@ def _construct(host: Host, database: Database, meta: dict[str, object]) -> None:
     if host.kind.migrations or "migrations" in meta:
         bring_up(host, meta)
     actor.__init__()  # type: ignore[misc]
-    host.constructed()
+    host.divide()  # what the constructor wrote is a segment
 
 
 def _is_clean(host: Host, path: Path) -> bool:
@@ -323,6 +323,7 @@ async def _leave(host: Host) -> None:
     host.writes.segment += 1
     database.relax()
     host.running = host.led = True  # nobody else ends this turn
+    status = host.actor._z0_status()
     host.actor._z0_close()
     host.running = False
     turn = host.turn
@@ -331,28 +332,33 @@ async def _leave(host: Host) -> None:
         database.commit()
         host.committed(turn, None)
     facts = host.actor._z0_facts()
+    removed = host.address in node.removals and host.actor._z0_removable()
     host.abandon("it was evicted", State.CLOSING)
     if host.background is not None:
         host.background.cancel()
     try:
         await node.threads.call(partial(_close_file, host, purging(host)))
-        _list(host, facts)
-    except BaseException:
+        if removed:
+            await node.removals.erase(host)
+        else:
+            _list(host, facts, status)
+    except BaseException as error:
         node.wakeups.lost(host)  # the catalogue does not know when it is due
+        node.removals.fail(host, error)
         raise
     finally:
         host.abandon("it was evicted", State.EVICTED)
         node.left(host)
 
 
-def _list(host: Host, facts: int | None) -> None:
+def _list(host: Host, facts: int | None, status: str | None) -> None:
     """Have the catalogue say how the actor was left, its file complete."""
     node, due = host.node, host.alarms.due
     try:
         size = host.database.path.stat().st_size
     except OSError:  # somebody took it away; that it was there is known, so that it is missed
         size = 0
-    node.catalog.update(host.address, size, facts, host.version, node.clock.now_us())
+    node.catalog.update(host.address, size, facts, host.version, status, node.clock.now_us())
     if host.kind.alarm is not None:
         node.alarm_index.left(host.address, due, partial(node.wakeups.evicted, due))
 

@@ -15,7 +15,7 @@ from typing import Any, TypeVar, cast
 
 from msgspec.structs import replace
 
-from . import life
+from . import life, removal
 from .actor import Actor
 from .alarm_index import AlarmIndex
 from .catalog import ActorInfo, Catalog
@@ -34,6 +34,7 @@ from .mailbox import Load
 from .metrics import Metrics
 from .names import Address, check_name
 from .quarantine import Quarantine
+from .removal import Removals
 from .rest import Rest
 from .room import Room
 from .threads import Threads
@@ -84,6 +85,8 @@ class Node:
         self.attentive = False  # somebody waits for an actor to rest
         self.room = Room(self, limits.open_files_max())
         self.rest = Rest(self)
+        self.removals = Removals(self)
+        self.services: dict[type, Any] = {}  # what upper floors of the house keep for their actors, one of a kind
         self.wakeups = Wakeups(self)
         self.ending = Ending(self)
         self.tasks: dict[asyncio.Task[None], None] = {}  # no set: in order, so that a run can be repeated exactly
@@ -110,6 +113,7 @@ class Node:
             threads = partial(Threads, self.loop, executor=self._executor, delivered=lambda: self._look_again())
             self.threads = threads(self.limits.commit_threads)
             self.catalog = Catalog(self.folder, self.vfs, self.file_ops, self.loop, threads)
+            removal.finish(self.catalog, self.folder, self.file_ops)
             self.alarm_index = AlarmIndex(self.catalog)
         except BaseException:
             self.lock.release()
@@ -218,6 +222,8 @@ class Node:
             return
         if self.draining:
             self.ending.look()
+        elif host.address in self.removals:
+            self.evict(host, "removed")
         elif len(self.closing) < self.room.wanted:
             self.evict(host, "room")
 
@@ -253,6 +259,7 @@ class Node:
         if not host.closed.done():
             host.closed.set_result(None)
         self.room.leave(host)
+        self.removals.left(host)
         self.ending.look()
         self.attend()
         if not self.draining:
@@ -277,7 +284,7 @@ class Node:
 
     def attend(self) -> None:
         """Note whether somebody waits for an actor to rest."""
-        self.attentive = self.draining or self.room.wanted > 0
+        self.attentive = self.draining or self.room.wanted > 0 or bool(self.removals)
 
     def evict_least_recently_used(self) -> None:
         """Begin to close the idle actor that was used least recently, if one is idle."""

@@ -781,6 +781,7 @@ async def test_a_catalogue_of_the_first_schema_is_upgraded(
     with sqlite3.connect(runtime.path / "catalog.sqlite") as file:
         file.executescript(
             "DROP INDEX actors_active; ALTER TABLE actors DROP COLUMN active; ALTER TABLE actors DROP COLUMN version;"
+            "DROP INDEX actors_status; ALTER TABLE actors DROP COLUMN status; DROP TABLE removals;"
             "UPDATE z0_meta SET value = 1 WHERE key = 'schema';"
         )
     file.close()

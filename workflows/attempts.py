@@ -22,6 +22,7 @@ from .journal import Event
 from .keys import SentKeys
 from .retries import Retries, Settings, delay_after, settings_of, worth_another
 from .rollback import Rollback, Undo
+from .tracing import span_of
 from .values import SIMPLE, loaded, returned_by, stored
 
 if TYPE_CHECKING:
@@ -158,7 +159,8 @@ class Attempts:
         keys = SentKeys(workflow.idempotency_key, record.key)
         token = CURRENT.set(Call(call.host, call.activity, call.deadline, keys))
         try:
-            value = await self._call(attempt)
+            with span_of(workflow, record.key, self._name, attempt):
+                value = await self._call(attempt)
         finally:
             CURRENT.reset(token)
         run.check_live()

@@ -11,6 +11,7 @@ from . import journal, kin
 from .errors import InstanceExists, StepNotFound, WrongStatus
 from .fork import entries_before
 from .journal import Entry, Event
+from .keys import kind_of, name_of
 from .lifecycle import Origin, continued
 from .rollback import plan_of
 
@@ -59,12 +60,10 @@ async def terminate(workflow: Workflow, rollback: bool) -> None:
     """End it as it is, or after undoing what it did. Raises InstanceNotFound, WrongStatus."""
     workflow.check_exists()
     workflow.check_unfinished("terminating it", "there is nothing left to end")
-    if not rollback and not workflow.history.rolls_back:
-        workflow.note_end("workflow_terminated")
-    elif not rollback:
-        workflow.note("rollback_errored", error={"type": "z0:Terminated", "message": "the instance was terminated"})
-        workflow.note_end("workflow_terminated")
-    elif not workflow.history.rolls_back:
+    if not rollback:
+        _terminate_now(workflow, {})
+        return
+    if not workflow.history.rolls_back:
         run = workflow._run
         plan = None if run is None else plan_of(run.undos, None)
         if workflow.history.paused_at is not None:
@@ -76,6 +75,27 @@ async def terminate(workflow: Workflow, rollback: bool) -> None:
     workflow.leave_run()
     workflow.go_on()
     kin.see_to(workflow)
+
+
+def _terminate_now(workflow: Workflow, detail: dict[str, Any]) -> None:
+    if workflow.history.rolls_back:
+        workflow.note("rollback_errored", error={"type": "z0:Terminated", "message": "the instance was terminated"})
+    workflow.note_end("workflow_terminated", None, detail)
+    workflow.leave_run()
+    kin.see_to(workflow)
+
+
+async def cancel(workflow: Workflow, reason: str) -> None:
+    """There is no slot for it, or not any more: end it."""
+    if workflow.history.created is not None and workflow.history.end is None:
+        _terminate_now(workflow, {"reason": reason})
+
+
+async def delete(workflow: Workflow) -> None:
+    """End it, if it has not ended: it is going to be removed. Raises InstanceNotFound."""
+    workflow.check_exists()
+    if workflow.history.end is None:
+        _terminate_now(workflow, {"reason": "it was deleted"})
 
 
 async def rollback_again(workflow: Workflow) -> None:
@@ -127,7 +147,8 @@ async def restart(workflow: Workflow, from_step: str | None) -> None:
 def _found(workflow: Workflow, step: str) -> Record:
     record = workflow.history.find(step)
     if record is None:
-        raise StepNotFound(workflow.address, step)
+        known = [name_of(key) for key in workflow.history.records if kind_of(key) != "value"]
+        raise StepNotFound(workflow.address, step, known)
     return record
 
 
@@ -151,20 +172,24 @@ def _copy(workflow: Workflow, entry: Entry, detail: dict[str, Any]) -> Entry:
     return copied
 
 
-async def fork_from(workflow: Workflow, from_step: str) -> tuple[bytes, list[Entry]]:
-    """The payload, and the entries that another instance begins with. Raises InstanceNotFound, StepNotFound."""
+async def fork_from(workflow: Workflow, from_step: str) -> tuple[bytes, dict[str, Any], list[Entry]]:
+    """The payload, the groups, and the entries that another instance begins with.
+
+    Raises InstanceNotFound, StepNotFound.
+    """
     workflow.check_exists()
     created = workflow.history.created
     assert created is not None
-    return created.value or b"", entries_before(workflow.history, _found(workflow, from_step))
+    groups: dict[str, Any] = {name: created.detail[name] for name in ("groups", "priority") if name in created.detail}
+    return created.value or b"", groups, entries_before(workflow.history, _found(workflow, from_step))
 
 
-async def fork(workflow: Workflow, payload: bytes, entries: list[Entry], of: str) -> None:
+async def fork(workflow: Workflow, payload: bytes, groups: dict[str, Any], entries: list[Entry], of: str) -> None:
     """Begin an instance with the steps of another one. Raises InstanceExists."""
     if workflow.history.created is not None:
         raise InstanceExists(workflow.address)
     origin = msgspec.to_builtins(Origin(forked=of))
-    workflow.note("workflow_queued", None, payload, version=workflow.version, origin=origin)
+    workflow.note("workflow_queued", None, payload, version=workflow.version, origin=origin, **groups)
     seqs: dict[int, int] = {}
     for entry in entries:
         detail = dict(entry.detail)
@@ -173,18 +198,22 @@ async def fork(workflow: Workflow, payload: bytes, entries: list[Entry], of: str
         copied = _copy(workflow, entry, detail)
         if entry.event == "event_received":
             seqs[entry.seq] = copied.seq
-    workflow.note("workflow_started")
-    workflow.go_on()
+    if not workflow.history.limited:
+        workflow.begin()
 
 
 def continue_as_new(workflow: Workflow, payload: bytes) -> None:
     """End this run, and begin the next with an empty history; events that nobody took come along."""
-    waiting = list(workflow.history.inbox.values())
+    waiting, owed = list(workflow.history.inbox.values()), dict(workflow.history.errands)
     detail = continued(workflow.history, workflow.version)
     entry = workflow.note("workflow_continued", None, payload, **detail)
     workflow._z0_host.writes.write(journal.SET_FLOOR, (entry.seq,))
     for event in waiting:
         _copy(workflow, event, event.detail)
+    for key, entry in owed.items():
+        detail = {**entry.detail, "owes": [key.partition("@")[0]], "of": entry.detail.get("of", entry.seq)}
+        _copy(workflow, msgspec.structs.replace(entry, event="errand_owed", position=None), detail)
+    workflow.see_to_errands()
     workflow.set_alarm()
 
 

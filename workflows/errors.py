@@ -77,6 +77,25 @@ class InstanceNotFound(Z0Error):
         self.instance = instance
 
 
+class StepNotFound(Z0Error):
+    """The journal has no step of this name."""
+
+    def __init__(self, instance: str, name: str, steps: list[str]) -> None:
+        known = ", ".join(repr(each) for each in steps[:20]) or "none"
+        super().__init__(f"{instance} has no step {name!r}; its steps are: {known}")
+        self.instance = instance
+        self.name = name
+
+
+class ScheduleNotFound(Z0Error):
+    """The class has no schedule of this name."""
+
+    def __init__(self, workflow: str, name: str, known: list[str]) -> None:
+        super().__init__(f"{workflow} has no schedule {name!r}; it has: {', '.join(known) or 'none'}")
+        self.workflow = workflow
+        self.name = name
+
+
 class InstanceFailed(Z0Error):
     """The instance ended without a result."""
 
@@ -94,15 +113,6 @@ class WrongStatus(Z0Error):
         super().__init__(f"{instance} is {status}, so {asked} is not possible; {instead}")
         self.instance = instance
         self.status = status
-
-
-class StepNotFound(Z0Error):
-    """The instance has not taken a step of that name."""
-
-    def __init__(self, instance: str, step: str) -> None:
-        super().__init__(f"{instance} has no step {step!r}; journal() names those that it has taken")
-        self.instance = instance
-        self.step = step
 
 
 class Continued(BaseException):

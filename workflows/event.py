@@ -26,6 +26,8 @@ class Event(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     """Of the event that the body begins with: ""."""
     id: str = ""
     """The sender's, by which a repeated event is known; of the one that the body begins with: the instance's."""
+    scheduled_time: datetime | None = None
+    """Of the event that the body of a scheduled instance begins with: when it was to begin."""
 
 
 def check_type(type: object) -> str:

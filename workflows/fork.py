@@ -19,6 +19,7 @@ _DONE: dict[str, Event] = {
     "patch": "value_recorded",
     "all": "value_recorded",
     "race": "value_recorded",
+    "alert": "alert_raised",
 }
 
 

@@ -81,6 +81,8 @@ class History:
         """Children that must be told that nobody waits for them any more; whether they are to roll back."""
         self.parent_told = 0
         """The entry that says so last."""
+        self.errands: dict[str, Entry] = {}
+        """What must still be done outside ("<errand>@<seq>"), and the entries that owe it."""
 
     def apply(self, entry: Entry) -> None:
         """Take one entry into account."""
@@ -88,6 +90,19 @@ class History:
         fold = _FOLDS.get(entry.event)
         if fold is not None:
             fold(self, entry)
+        if entry.detail:
+            for errand in entry.detail.get("owes", ()):
+                self.errands[f"{errand}@{entry.seq}"] = entry
+
+    @property
+    def queued(self) -> bool:
+        """Whether it has not been let in."""
+        return self.created is not None and not self.started and self.end is None and not self.rolls_back
+
+    @property
+    def limited(self) -> bool:
+        """Whether it begins, and begins anew, only when there is a slot for it."""
+        return self.created is not None and "groups" in self.created.detail
 
     def status(self, resting: bool) -> Status:
         """How the instance is; `resting`: nothing of it can go on by itself."""
@@ -95,7 +110,7 @@ class History:
             return _ENDS[self.end.event]
         if self.paused_at is not None:
             return "paused" if self.paused else "waiting_for_pause"
-        if not self.started:
+        if not self.started and not self.rolls_back:
             return "queued"
         return "waiting" if resting else "running"
 
@@ -207,6 +222,7 @@ def _terminated(history: History, entry: Entry) -> None:
 def _retried(history: History, entry: Entry) -> None:
     """The step that failed the instance is tried anew, with all its attempts."""
     history.end = None
+    history.started = not history.limited
     history.again = max(history.again, entry.detail.get("again", 0))
     step = entry.step or ""
     failed = (each for key, each in history.records.items() if is_below(key, step) and each.failure is not None)
@@ -287,6 +303,10 @@ def _undo_errored(history: History, entry: Entry) -> None:
     rollback_step_errored(history, entry)
 
 
+def _errand_done(history: History, entry: Entry) -> None:
+    history.errands.pop(entry.detail["errand"], None)
+
+
 _FOLDS: dict[str, Callable[[History, Entry], None]] = {
     "workflow_queued": _queued,
     "workflow_started": _started,
@@ -311,5 +331,7 @@ _FOLDS: dict[str, Callable[[History, Entry], None]] = {
     "rollback_step_completed": _step_completed,
     "rollback_step_errored": _undo_errored,
     "rollback_attempt_errored": _attempt_errored,
+    "alert_raised": _value_recorded,
+    "errand_done": _errand_done,
     **LIFECYCLE,
 }

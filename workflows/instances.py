@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
-import asyncio
-import re
-from typing import Any, Generic, TypeVar, cast
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any, Literal, TypeVar, cast
+
+import msgspec
 
 from z0.actors.call import CURRENT
-from z0.actors.clock import Span, seconds
+from z0.actors.clock import Span, seconds, to_us
 from z0.actors.errors import InvalidName
-from z0.actors.names import Address
+from z0.actors.kind import Kind
 from z0.actors.node import Node
 
-from .errors import InstanceFailed, InstanceNotFound
-from .event import check_type, fields_of
-from .failure import error_of
-from .journal import Entry
+from . import bulk
+from .bulk import BatchReport, BulkResult, InstanceInfo, Verb
+from .calendar import Schedules
+from .errors import InstanceExists
+from .flow import Queued, groups_of, key_in, rules_of
+from .history import FINISHED, Status
+from .ids import check_id, random_id
+from .instance import Instance
 from .kin import derived_id
 from .lifecycle import Origin
-from .status import InstanceStatus
-from .values import loaded, returned_by, stored
+from .schedules import Schedule
+from .services import services
+from .turnstile import Turnstile, home_of
+from .values import stored
 from .workflow import Workflow
 
+_PAGE = 1_000
 W = TypeVar("W", bound=Workflow)
-_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}")
 
 
 class Workflows:
@@ -31,32 +39,172 @@ class Workflows:
 
     def __init__(self, node: Node, tenant: str) -> None:
         """Of this runtime."""
-        self._node = node
-        self._tenant = tenant
+        self.node = node  # the engine; no part of the public interface
+        self.tenant = tenant
 
-    async def create(self, cls: type[W] | str, payload: Any = None, *, id: str | None = None) -> Instance[W]:
+    async def create(
+        self,
+        cls: type[W] | str,
+        payload: Any = None,
+        *,
+        id: str | None = None,
+        on_conflict: Literal["raise", "existing"] = "raise",
+        key: str | None = None,
+        priority: int = 0,
+    ) -> Instance[W]:
         """Begin an instance; it is durable on return. Without `id` it gets a random one.
 
         In a step it is created once, however often the step runs, and its id follows from the step.
 
-        `cls`: the class, or the namespace of one that is known. Raises InstanceExists, InvalidName, InvalidValue.
+        `cls`: the class, or the namespace of one that is known. `on_conflict`: "existing" gives the instance that has
+        the id already, as it is. `key`, `priority`: for classes with `concurrency` or `debounce`; the key, in place of
+        the one that these take from the payload; the higher the priority, the sooner it leaves the queue. An instance
+        of a class with `debounce` does not exist before it begins, though the directory knows of it. Raises
+        InstanceExists, InvalidName, InvalidValue.
         """
-        key = _key_of_step()
-        chosen = id or (_random_id(self._node) if key is None else derived_id(key))
-        instance = self.get(cls, chosen)
+        sent = _key_of_step()
+        chosen = random_id(self.node) if sent is None else derived_id(sent)
+        instance = self.get(cls, chosen if id is None else id)
         encoded = stored(payload, f"the payload of {instance.id}", instance.cls.result_bytes)
-        await instance._stub.z0_create(encoded, None if key is None else Origin(key=key))
+        detail = self.detail_of(instance.cls, payload, key, priority, None if sent is None else Origin(key=sent))
+        if instance.cls.debounce is not None:
+            return self.get(cls, await self._debounce(instance.cls, instance.id, payload, encoded, detail, key))
+        try:
+            await instance._stub.z0_create(encoded, detail)
+        except InstanceExists:
+            if on_conflict != "existing":
+                raise
         return instance
+
+    def detail_of(
+        self, cls: type[Workflow], payload: Any, key: str | None, priority: int, origin: Origin | None
+    ) -> dict[str, Any]:
+        """What the journal is to know of a new instance besides its payload."""
+        tracer = services(self.node).tracer
+        trace = None if tracer is None else tracer.here()
+        detail: dict[str, Any] = {} if trace is None else {"trace": trace}
+        rules = rules_of(cls.concurrency)
+        if rules:
+            detail["groups"] = groups_of(rules, payload, key, self.tenant)
+            detail["priority"] = priority
+        if origin is not None:
+            detail["origin"] = msgspec.to_builtins(origin)
+        return detail
+
+    async def _debounce(
+        self, cls: type[Workflow], id: str, payload: Any, encoded: bytes, detail: dict[str, Any], given: str | None
+    ) -> str:
+        how = cls.debounce
+        assert how is not None
+        most = None if how.max_wait is None else to_us(seconds(how.max_wait))
+        key = key_in(payload, how.key, given)
+        turnstile = self._turnstile(cls)
+        return await turnstile.z0_debounce(self.tenant, key, id, encoded, detail, to_us(seconds(how.wait)), most)
+
+    def _turnstile(self, cls: type[Workflow]) -> Turnstile:
+        return self.node.stub(Turnstile, self.node.kind(cls).namespace, home_of(cls, self.tenant), None)
+
+    def schedules(self, cls: type[W] | str) -> Schedules:
+        """The schedules of a class: those that it declares, and others."""
+        return Schedules(self, self._class(cls))
+
+    async def schedule(self, cls: type[W] | str, schedule: Schedule) -> str:
+        """Have instances created by the calendar; the schedule's name. The same again changes nothing."""
+        return await self.schedules(cls).set(schedule)
+
+    async def queue(self, cls: type[W] | str) -> Sequence[Queued]:
+        """The instances of a class with `concurrency` that hold slots, then those that wait for one, in order."""
+        known = self._class(cls)
+        members = await self._turnstile(known).z0_queue()
+        return [Queued(tenant, id, state, priority) for tenant, id, state, priority in members]
+
+    # Many
+
+    async def create_batch(self, cls: type[W] | str, instances: Sequence[Mapping[str, Any]]) -> BatchReport:
+        """Create many: `[{"payload": ..., "id": ...}, ...]`, the arguments of `create` for each.
+
+        Each is created wholly or not at all, and what was not is reported with its reason.
+        """
+        return await bulk.created(self, cls, instances)
+
+    async def list(
+        self,
+        cls: type[W] | str,
+        *,
+        status: Status | None = None,
+        prefix: str = "",
+        after: str = "",
+        limit: int | None = 100,
+    ) -> list[InstanceInfo]:
+        """Instances in the order of their ids, from behind `after`. None of those that sleep is opened for it."""
+        found: list[InstanceInfo] = []
+        async for info in bulk.listed(self, cls, status, prefix, after):
+            if limit is not None and len(found) >= limit:
+                break
+            found.append(info)
+        return found
+
+    async def count(self, cls: type[W] | str, *, status: Status | None = None, prefix: str = "") -> int:
+        """How many instances there are, in all or of one status."""
+        counts = await self.counts(cls, prefix=prefix)
+        return sum(counts.values()) if status is None else counts.get(status, 0)
+
+    async def counts(self, cls: type[W] | str, *, prefix: str = "") -> dict[str, int]:
+        """How many instances there are, by status."""
+        return dict(await bulk.counted(self, cls, prefix))
+
+    async def retry_failed(
+        self,
+        cls: type[W] | str,
+        *,
+        prefix: str = "",
+        error: str | None = None,
+        limit: int | None = None,
+        dry_run: bool = False,
+    ) -> Sequence[BulkResult]:
+        """Retry failed instances, each at the step that failed, and say what became of each.
+
+        `error`: only those whose error's type or message holds this. `dry_run`: only say which they are, and why.
+        """
+        ids = [info.id for info in await self.list(cls, status="errored", prefix=prefix, limit=None)]
+        found = await bulk.done(self, cls, "retry", ids[:limit] if error is None else ids, {}, dry_run, error)
+        return found if limit is None else found[:limit]
+
+    async def bulk(
+        self, cls: type[W] | str, verb: Verb, ids: Sequence[str], *, dry_run: bool = False, **arguments: Any
+    ) -> Sequence[BulkResult]:
+        """Do the same to many instances ("terminate", "pause", "resume", "delete", ...), and say what became of each.
+
+        `arguments` are those of the instance's method. Raises ValueError for anything else that might be done.
+        """
+        return await bulk.done(self, cls, verb, ids, arguments, dry_run)
+
+    async def purge(
+        self, cls: type[W] | str, *, unused_for: Span, status: Status | None = None, limit: int | None = None
+    ) -> int:
+        """Delete finished instances that nobody has used for so long; how many. See `Workflow.retention`."""
+        before = self.node.clock.now() - timedelta(seconds=seconds(unused_for))
+        found = [
+            info.id
+            for each in sorted(FINISHED if status is None else FINISHED & {status})
+            for info in await self.list(cls, status=each, limit=None)
+            if info.last_use is not None and info.last_use <= before
+        ]
+        return sum(result.done for result in await bulk.done(self, cls, "delete", found[:limit], {}, False))
+
+    # One
 
     def get(self, cls: type[W] | str, id: str) -> Instance[W]:
         """A handle on an instance, which need not exist; nothing is loaded. Raises InvalidName."""
-        if not _ID.fullmatch(id):
-            raise InvalidName(f"instance id {id!r}", "is not 1 to 100 letters, digits, '_' or '-', not first '-'")
-        return Instance(self._node, self._class(cls), self._tenant, id)
+        return Instance(self.node, self._class(cls), self.tenant, check_id(id))
+
+    def kind(self, cls: type[Workflow] | str) -> Kind:
+        """What the engine knows of the class. Raises InvalidName, TypeError."""
+        return self.node.kind(self._class(cls))
 
     def _class(self, cls: type[W] | str) -> type[W]:
         if isinstance(cls, str):
-            kind = self._node.kind_of(cls)
+            kind = self.node.kind_of(cls)
             if kind is None or not issubclass(kind.cls, Workflow):
                 raise InvalidName(f"workflow {cls!r}", "is not known; name its class in Runtime(actors=[...])")
             return cast(type[W], kind.cls)
@@ -69,129 +217,3 @@ def _key_of_step() -> str | None:
     """What tells this creation from every other, when it is done by a step, which may run again."""
     call = CURRENT.get()
     return None if call is None or call.keys is None else call.keys()
-
-
-def _random_id(node: Node) -> str:
-    return "".join(f"{int(node.clock.random() * 2**32):08x}" for _ in range(4))
-
-
-class Instance(Generic[W]):
-    """A handle on one instance. Every method but the properties raises InstanceNotFound when it does not exist."""
-
-    def __init__(self, node: Node, cls: type[W], tenant: str, id: str) -> None:
-        """Made by `Workflows`."""
-        self.cls = cls
-        self.id = id
-        self._node = node
-        self._stub = node.stub(cls, id, tenant, None)
-        self._address = Address(tenant, node.kind(cls).namespace, id)
-
-    def __repr__(self) -> str:
-        """Class and id."""
-        return f"<instance {self.id!r} of {self.cls.__name__}>"
-
-    async def status(self) -> InstanceStatus:
-        """How it is."""
-        return await self._found().z0_status()
-
-    async def result(self, timeout: Span | None = None) -> Any:
-        """What the body returns, when it has, as the type that `run` is annotated to return.
-
-        Raises the error that failed the instance, InstanceFailed when it was terminated or abandoned, TimeoutError
-        when it has not ended within the span.
-        """
-        clock = self._node.clock
-        over = asyncio.get_running_loop().create_future()
-        timer = None if timeout is None else clock.call_later(seconds(timeout), lambda: _set(over))
-        try:
-            while True:
-                told = self._node.followers.follow(self._address)
-                status = await self.status()
-                if status.finished:
-                    break
-                await asyncio.wait([told, over], return_when=asyncio.FIRST_COMPLETED)
-                if over.done():
-                    raise TimeoutError(f"{self!r} has not ended within {timeout}: {status.status}")
-        finally:
-            if timer is not None:
-                timer.cancel()
-        if status.status == "complete":
-            kind = returned_by(self.cls.run)
-            return loaded(stored(status.output, "the output", 2**63), kind, f"the output of {self!r}")
-        if status.error is not None and status.status == "errored":
-            raise error_of(status.error)
-        raise InstanceFailed(repr(self), status.status, status.reason or "it has no result")
-
-    async def send_event(self, type: str, payload: Any = None, *, id: str | None = None) -> bool:
-        """Tell it something; whether that is new: the same id again does nothing. It is durable on return.
-
-        Raises InvalidName, InvalidValue, LimitExceeded, WrongStatus when the instance has ended.
-        """
-        encoded = stored(payload, f"the payload of event {type!r}", self.cls.result_bytes)
-        sender = _random_id(self._node) if id is None else id
-        return await self._found().z0_send_event(check_type(type), encoded, fields_of(payload), sender)
-
-    async def terminate(self, *, rollback: bool = False) -> None:
-        """End it as it is, or after undoing its steps (`rollback`). Raises WrongStatus when it has ended.
-
-        What is under way is cancelled. Instances that its steps wait for are terminated too.
-        """
-        await self._found().z0_terminate(rollback)
-
-    async def pause(self) -> None:
-        """Have it begin nothing new: attempts that are under way end first. Raises WrongStatus when it has ended."""
-        await self._found().z0_pause()
-
-    async def resume(self) -> None:
-        """Go on after a pause; deadlines are later by as long. Raises WrongStatus when it is not paused."""
-        await self._found().z0_resume()
-
-    async def restart(self, from_step: str | None = None) -> None:
-        """Run it anew, whatever has become of it: from its beginning, or from a step, keeping what was before that.
-
-        `from_step`: a name ("charge", "charge#2": the second of that name), or a key of the journal. What it sends has
-        other idempotency keys than before. Events that were taken since may be taken again. Raises StepNotFound.
-        """
-        await self._found().z0_restart(from_step)
-
-    async def fork(self, from_step: str, id: str) -> Instance[W]:
-        """Create another instance that begins with what this one had done before the step.
-
-        Events that nobody took are not copied. Raises StepNotFound, InstanceExists, InvalidName.
-        """
-        new = Workflows(self._node, self._address.tenant).get(self.cls, id)
-        payload, entries = await self._found().z0_fork_from(from_step)
-        await new._stub.z0_fork(payload, entries, self.id)
-        return new
-
-    async def rollback(self) -> None:
-        """Try once more to undo what could not be undone. Raises WrongStatus when no rollback has failed."""
-        await self._found().z0_rollback()
-
-    async def retry(self) -> None:
-        """Have a failed instance go on at the step that failed, with all its attempts.
-
-        Raises WrongStatus, also when it was rolled back.
-        """
-        await self._found().z0_retry()
-
-    async def abandon(self, reason: str) -> None:
-        """Close a failed instance for good. Raises WrongStatus."""
-        await self._found().z0_abandon(reason)
-
-    async def journal(self) -> list[Entry]:
-        """All that happened, in order."""
-        return await self._found().z0_journal()
-
-    def _found(self) -> W:
-        """Its stub, when it may exist: asking for what does not must not create it."""
-        node, address = self._node, self._address
-        node.admit(None)
-        if address not in node.hosts and address not in node.closing and not node.catalog.has(address):
-            raise InstanceNotFound(repr(self))
-        return self._stub
-
-
-def _set(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)

@@ -43,6 +43,9 @@ Event = Literal[
     "wait_completed",
     "wait_timed_out",
     "event_received",
+    "alert_raised",
+    "errand_owed",
+    "errand_done",
     "value_recorded",
     "rollback_started",
     "rollback_completed",
@@ -72,6 +75,7 @@ EXTENT = "SELECT min(seq), max(seq), (SELECT value FROM z0_meta WHERE key = 'flo
 _LIVING = " WHERE seq >= coalesce((SELECT value FROM z0_meta WHERE key = 'floor'), 0)"
 _COLUMNS = "seq, at, event, step, attempt, position, started, value, detail"
 ENTRIES = f"SELECT {_COLUMNS} FROM z0_journal{_LIVING} ORDER BY seq"
+ENTRIES_AFTER = f"SELECT {_COLUMNS} FROM z0_journal{_LIVING} AND seq > ? ORDER BY seq LIMIT ?"
 
 _json = msgspec.json.Encoder().encode
 _plain = msgspec.json.Decoder(dict[str, Any]).decode

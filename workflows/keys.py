@@ -8,7 +8,7 @@ from typing import Literal
 
 from z0.actors.errors import InvalidName
 
-Kind = Literal["do", "sleep", "wait", "value", "patch", "all", "race", "workflow", "rollback"]
+Kind = Literal["do", "sleep", "wait", "value", "patch", "alert", "all", "race", "workflow", "rollback"]
 _NAME_MAX = 256
 _SENT_MAX = 512
 _ESCAPED = str.maketrans({"%": "%25", "/": "%2F", "#": "%23"})
@@ -64,3 +64,14 @@ def check_step_name(name: object) -> str:
     if not name.isprintable() and any(ord(character) < 0x20 for character in name):
         raise InvalidName(f"step name {name!r}", "holds a control character")
     return name
+
+
+def name_of(key: str) -> str:
+    """The names in a key: "settle/charge"; the second step of a name is "charge#2"."""
+    return "/".join(_own_name(part) for part in key.split("/"))
+
+
+def _own_name(part: str) -> str:
+    name, _, count = part.partition(":")[2].rpartition("#")
+    plain = name.replace("%2F", "/").replace("%23", "#").replace("%25", "%")
+    return plain if count == "1" else f"{plain}#{count}"

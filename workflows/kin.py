@@ -86,7 +86,8 @@ async def _create(inside: Steps, record: Record, cls: type[Workflow], payload: A
 
     async def create() -> None:
         encoded = stored(payload, f"the payload of {child.id}", cls.result_bytes)
-        await instance._stub.z0_create(encoded, origin)
+        detail = workflow.workflows.detail_of(instance.cls, payload, None, 0, origin)
+        await instance._stub.z0_create(encoded, detail)
 
     async def retry() -> None:
         await instance._stub.z0_retry_for_parent(record.again)
@@ -102,13 +103,14 @@ async def _create(inside: Steps, record: Record, cls: type[Workflow], payload: A
 def see_to(workflow: Workflow) -> None:
     """Tell whom there is something to tell."""
     host = workflow._z0_host
-    if _is_due(workflow) and not workflow.telling and not host.dead and not host.node.draining:
+    if is_due(workflow) and not workflow.telling and not host.dead and not host.node.draining:
         workflow.telling = True
         host.alarms.hold()
         workflow.wait_until(_tell_all(workflow))
 
 
-def _is_due(workflow: Workflow) -> bool:
+def is_due(workflow: Workflow) -> bool:
+    """Whether somebody is still to be told."""
     return bool(workflow.history.orphans) or workflow.history.owes_parent
 
 
@@ -127,7 +129,7 @@ async def _tell_all(workflow: Workflow) -> None:
 async def _tell(workflow: Workflow) -> None:
     history, host = workflow.history, workflow._z0_host
     try:
-        while _is_due(workflow):
+        while is_due(workflow):
             if history.orphans:
                 child, rollback = next(iter(history.orphans.items()))
                 await _terminate(workflow, child, rollback)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 Outcome = Literal["running", "complete", "failed"]
 EVENT_IDS_KEPT = 1_000
+_KEPT = ("origin", "groups", "priority", "trace", "schedule")  # of the first run's creation, by all that follow
 
 
 class Child(msgspec.Struct, frozen=True):
@@ -107,6 +108,7 @@ def _restarted(history: History, entry: Entry) -> None:
     """A step and all that was begun after it are as if they had never been."""
     history.run = entry.detail["run"]
     history.end = history.rollback = None
+    history.started = not history.limited
     history.paused, history.paused_at = False, None
     target = entry.step
     if target is None:
@@ -144,13 +146,13 @@ def continued(history: History, version: int) -> dict[str, Any]:
         "created": first_created(created),
         "event_ids": list(history.event_ids)[-EVENT_IDS_KEPT:],
         "orphans": [[msgspec.to_builtins(child), rollback] for child, rollback in history.orphans.items()],
-        **({"origin": created.detail["origin"]} if "origin" in created.detail else {}),
+        **{name: created.detail[name] for name in _KEPT if name in created.detail},
     }
 
 
 def _continued(history: History, entry: Entry) -> None:
     """A new run, with an empty history; what it has to know of those before is in the entry."""
-    history.__init__()  # type: ignore[misc]
+    history.__init__()  # type: ignore[misc]  # what was owed is owed again by copies
     history.seq, history.run, history.started, history.created = entry.seq, entry.detail["run"], True, entry
     history.event_ids = dict.fromkeys(entry.detail["event_ids"])
     history.orphans = {msgspec.convert(child, Child): rollback for child, rollback in entry.detail["orphans"]}

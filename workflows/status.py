@@ -79,7 +79,7 @@ def status_of(id: str, history: History, resting: bool) -> InstanceStatus:
         error=None if error is None else msgspec.convert(error, Failure),
         step=None if end is None else end.step,
         reason=None if end is None else end.detail.get("reason"),
-        waiting_for=[_what(record) for record in waits],
+        waiting_for=["a slot (concurrency)"] if history.queued else [_what(record) for record in waits],
         wake_at=None if due is None else datetime_of(due),
         attempt=waits[0].attempts + 1 if waits and waits[0].attempts else None,
         steps=history.positions,

@@ -240,6 +240,28 @@ class Steps:
             id=got.detail["id"],
         )
 
+    # Telling people
+
+    async def alert(self, name: str, data: Any = None) -> None:
+        """Have the runtime's alert sinks told, at least once: `await step.alert("manual_review", {"bill": 7})`.
+
+        Returns when that is in the journal; telling them goes on beside the body, until they have been.
+        """
+        run = self.run
+        record = run.ask("alert", name, self._parent)
+        if not record.done:
+            with self.waiting():
+                await run.reach(record)
+            await run.gated(self._raise_alert(record, name, data))
+
+    async def _raise_alert(self, record: Record, name: str, data: Any) -> None:
+        workflow = self.run.workflow
+        self.announce()
+        value = stored(data, f"the data of alert {name!r}", workflow.result_bytes)
+        workflow.note("alert_raised", record, value, alert=name)
+        if self._parent:  # what failed around it is taken back without it
+            await self.run.host.durable()
+
     async def _begin_wait(self, record: Record, type: str, span: float | None, match: dict[str, Any] | None) -> None:
         workflow = self.run.workflow
         self.announce()

@@ -10,6 +10,8 @@ from typing import Any
 from z0.actors import codec
 from z0.actors.errors import LimitExceeded
 
+from .event import Event
+
 SIMPLE = frozenset({type(None), bool, int, float, str, bytes})
 """Types whose values need no decoding to be as they were stored."""
 
@@ -43,3 +45,14 @@ def _returned_by(function: Callable[..., Any]) -> Any:
         return typing.get_type_hints(function).get("return", Any)
     except Exception:  # an annotation that cannot be resolved outside its scope: plain data come back
         return Any
+
+
+def payload_of(run: Callable[..., Any]) -> Any:
+    """What the payload of a body is: of `run(self, event: Event[X], step)`, X."""
+    try:
+        hints = typing.get_type_hints(run)
+    except Exception:  # an annotation that cannot be resolved outside its scope: plain data
+        return Any
+    event = next(iter(hints.values()), Any)
+    args = typing.get_args(event) if typing.get_origin(event) is Event else ()
+    return args[0] if args and not isinstance(args[0], typing.TypeVar) else Any

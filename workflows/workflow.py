@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import typing
+from collections.abc import Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
@@ -16,19 +17,23 @@ from z0.actors.handlers import HOOKS
 from z0.ledger.entity import Entity
 from z0.ledger.schema import ENTITY_SCHEMA
 
-from . import commands, journal, kin, saga
-from .errors import Continued, EventTimeout, InstanceExists, InstanceNotFound, Suspended, WrongStatus
-from .event import Event, check_type
+from . import commands, errands, journal, kin, messages, retention, saga
+from .errands import Errands
+from .errors import Continued, EventTimeout, InstanceNotFound, Suspended, WrongStatus
+from .event import Event
 from .facts import InstanceLedger
 from .failure import failure_of
+from .flow import Debounce, Rules, rules_of
 from .history import History, Record
 from .journal import Entry
-from .lifecycle import Origin
+from .retention import Retention
 from .retries import Retries
 from .run import Run, begin_body
-from .status import InstanceStatus, status_of
+from .schedules import Schedule
+from .services import ENTRIES, services
+from .status import InstanceStatus
 from .step import Step
-from .values import loaded, stored
+from .values import loaded, payload_of, stored
 
 if TYPE_CHECKING:
     from .instances import Workflows
@@ -37,6 +42,7 @@ log = logging.getLogger("z0.workflows")
 
 # In z0_meta: the last entry, when nothing of the instance could go on by itself.
 _SET_RESTS = "INSERT OR REPLACE INTO z0_meta VALUES('rests', ?)"
+_SET_STATUS = "INSERT OR REPLACE INTO z0_meta VALUES('status', ?)"
 _CLEAR_RESTS = "DELETE FROM z0_meta WHERE key = 'rests'"
 
 
@@ -59,15 +65,26 @@ class Workflow(Entity):
     """That one instance may take."""
     rollback_continues: ClassVar[bool] = False
     """Whether the other steps are undone when one cannot be."""
+    retention: ClassVar[Span | Retention | None] = None
+    """How long finished instances are kept; None: until they are deleted."""
+
+    concurrency: ClassVar[Rules] = None
+    """How many instances may run at once: a `Concurrency`, or several that must all be kept; None: all."""
+    debounce: ClassVar[Debounce | None] = None
+    schedules: ClassVar[Sequence[Schedule]] = ()
+    """Of the default tenant; known when the runtime is opened with this class."""
 
     _z0_schema: ClassVar[tuple[str, ...]] = (*ENTITY_SCHEMA, *journal.JOURNAL_SCHEMA)
-    _z0_hooks: ClassVar[frozenset[str]] = HOOKS | {"run"}
+    _z0_hooks: ClassVar[frozenset[str]] = HOOKS | {"run", "on_failure"}
     _z0_ledger = InstanceLedger
     history: History
 
     async def run(self, event: Event[Any], step: Step) -> Any:
         """The body. What it returns is the instance's output."""
         raise NotImplementedError(f"{type(self).__name__} has no `async def run(self, event, step)`")
+
+    async def on_failure(self, status: InstanceStatus) -> None:
+        """Called at least once when the instance has failed, beside whatever else happens; again until it returns."""
 
     @property
     def id(self) -> str:
@@ -104,16 +121,25 @@ class Workflow(Entity):
         for entry in journal.entries(self._z0_host.database.rows(journal.ENTRIES)):
             self.history.apply(entry)
         self.rested = meta.get("rests") == self.history.seq
+        self._left_as = meta.get("status")
+        self._errands = Errands(self)
+        self._services = services(self._z0_host.node)
 
     async def start(self) -> None:
         """Go on with what a crash or a closing has cut off."""
         commands.pause_now(self)
+        if self.history.queued and not rules_of(self.concurrency):  # the class is not limited any more
+            self.begin()
         if not self.rested:
             self.go_on()
         kin.see_to(self)
+        self.see_to_errands()
 
     async def alarm(self, info: AlarmInfo) -> None:
         """The time of a sleep, of a wait or of another attempt has come."""
+        if info.name is not None:
+            self._be_reminded(info.name)
+            return
         now = self.clock.now_us()
         self._alarm_us = None
         kin.see_to(self)
@@ -125,6 +151,12 @@ class Workflow(Entity):
                 self._time_has_come(record)
         self.set_alarm()
         self.go_on()
+
+    def _be_reminded(self, name: str) -> None:
+        if name == errands.ALARM:
+            self.see_to_errands()
+        elif name == retention.ALARM:
+            retention.due(self)
 
     def _time_has_come(self, record: Record) -> None:
         kind = record.key.rpartition("/")[2].partition(":")[0]
@@ -139,7 +171,7 @@ class Workflow(Entity):
             self._run.unpark(record.key)
 
     def _z0_close(self) -> None:
-        run = self._run
+        run, status = self._run, self._z0_status()
         if self.history.end is None and self.history.started:
             if run is None or (run.rests and not run.cut_off):
                 self._z0_host.writes.write(_SET_RESTS, (self.history.seq,))
@@ -149,11 +181,25 @@ class Workflow(Entity):
             self.storage.set_alarm(self.clock.now())
         if run is not None:
             run.close()
+        if status != self._left_as:  # for a catalogue that is made anew
+            self._z0_host.writes.write(_SET_STATUS, (status,))
         super()._z0_close()
+
+    def _z0_status(self) -> str | None:
+        return None if self.history.created is None else self.status
+
+    def _z0_removable(self) -> bool:
+        return self.history.created is None or (self.history.end is not None and not kin.is_due(self))
 
     @property
     def _is_runnable(self) -> bool:
-        return self.history.started and self.history.end is None and self.history.paused_at is None
+        history = self.history
+        return (history.started or history.rolls_back) and history.end is None and history.paused_at is None
+
+    def begin(self) -> None:
+        """Nothing holds the body up any more."""
+        self.note("workflow_started")
+        self.go_on()
 
     def go_on(self) -> None:
         """Have the body run, if it does not yet and may."""
@@ -192,6 +238,7 @@ class Workflow(Entity):
         background = self._z0_host.background
         if background is not None and self._run is not None and self._run.task is not None:
             background.rest(self._run.task)
+            self._z0_host.node.followers.tell(self._z0_host.address, ENTRIES)
 
     # The body
 
@@ -227,9 +274,10 @@ class Workflow(Entity):
         created = self.history.created
         assert created is not None
         event = Event(
-            payload=loaded(created.value, _payload_type(type(self)), f"the payload of {self.address}"),
+            payload=loaded(created.value, payload_of(type(self).run), f"the payload of {self.address}"),
             timestamp=datetime_of(created.at),
             id=self.name,
+            scheduled_time=_scheduled(created),
         )
         return await self.run(event, Step(run))
 
@@ -276,7 +324,10 @@ class Workflow(Entity):
         value: bytes | None = None,
         detail: dict[str, Any] | None = None,
     ) -> Entry:
-        """Add an entry, as part of the open segment."""
+        """Add an entry, as part of the open segment; what fails later does not take it back."""
+        owed = errands.owed_by(self, event, detail or {})
+        if owed:
+            detail = {**(detail or {}), "owes": owed}
         entry = Entry(
             self.history.seq + 1, self.clock.now_us(), event, step, attempt, position, started, value, detail or {}
         )
@@ -285,6 +336,13 @@ class Workflow(Entity):
         if detail:  # only entries with details open or end a wait
             self.set_alarm()
             kin.see_to(self)
+        if self.history.end is entry:
+            retention.ended(self)
+        if owed:
+            self._z0_host.alarms.hold()
+            self.see_to_errands()
+        self._services.noted(self._z0_host, entry)
+        self._z0_host.divide()
         return entry
 
     def note_end(self, event: journal.Event, step: str | None = None, detail: dict[str, Any] | None = None) -> None:
@@ -293,6 +351,10 @@ class Workflow(Entity):
         self.set_alarm()
         kin.see_to(self)
         self._z0_host.node.followers.tell(self._z0_host.address)
+
+    def see_to_errands(self) -> None:
+        """Do what must be done outside, and is not under way."""
+        self._errands.go_on()
 
     def look_back(self) -> None:
         """Be as the journal is, should entries have been taken back."""
@@ -322,40 +384,13 @@ class Workflow(Entity):
 
     # Messages of the engine
 
-    async def z0_create(self, payload: bytes, origin: Origin | None = None) -> None:
-        """Begin. Raises InstanceExists."""
-        plain = {} if origin is None else {"origin": msgspec.to_builtins(origin)}
-        if self.history.created is not None:
-            key = self.history.created.detail.get("origin", {}).get("key")
-            if origin is not None and key is not None and key == origin.key:
-                return
-            raise InstanceExists(self.address)
-        self.note("workflow_queued", None, payload, version=self.version, **plain)
-        self.note("workflow_started")
-        self.rested = False
-        self.go_on()
-
-    async def z0_status(self) -> InstanceStatus:
-        """How the instance is. Raises InstanceNotFound."""
-        self.check_exists()
-        return status_of(self.name, self.history, self._run is None or self._run.rests)
-
-    async def z0_send_event(self, type: str, payload: bytes, fields: dict[str, Any], id: str) -> bool:
-        """Take an event in; whether it is new. Raises InstanceNotFound, WrongStatus."""
-        self.check_exists()
-        if id in self.history.event_ids:
-            return False
-        self.check_unfinished("sending it an event", "create another instance")
-        self.stir()
-        event = self.note("event_received", None, payload, id=id, type=check_type(type), fields=fields)
-        record = self.history.wait_for(event)
-        if record is not None:
-            self.note("wait_completed", record, event=event.seq)
-            if self._run is not None:
-                self._run.unpark(record.key)
-            self.go_on()
-        return True
-
+    z0_create = messages.create
+    z0_start = messages.start
+    z0_cancel = commands.cancel
+    z0_delete = commands.delete
+    z0_status = messages.status
+    z0_send_event = messages.send_event
+    z0_journal = messages.entries
     z0_pause = commands.pause
     z0_resume = commands.resume
     z0_terminate = commands.terminate
@@ -367,11 +402,6 @@ class Workflow(Entity):
     z0_fork = commands.fork
     z0_child_ended = commands.child_ended
     z0_retry_for_parent = commands.retry_for_parent
-
-    async def z0_journal(self) -> list[Entry]:
-        """All entries. Raises InstanceNotFound."""
-        self.check_exists()
-        return journal.entries(self._z0_host.writes.rows(journal.ENTRIES))
 
     @property
     def status(self) -> str:
@@ -389,12 +419,6 @@ class Workflow(Entity):
             raise WrongStatus(self.address, self.status, asked, instead)
 
 
-def _payload_type(cls: type[Workflow]) -> Any:
-    """What the payload of the class's instances is: of `run(self, event: Event[X], step)`, X."""
-    try:
-        hints = typing.get_type_hints(cls.run)
-    except Exception:  # an annotation that cannot be resolved outside its scope: plain data
-        return Any
-    event = next(iter(hints.values()), Any)
-    args = typing.get_args(event) if typing.get_origin(event) is Event else ()
-    return args[0] if args and not isinstance(args[0], typing.TypeVar) else Any
+def _scheduled(created: Entry) -> datetime | None:
+    schedule = created.detail.get("schedule")
+    return None if schedule is None else datetime_of(schedule["at"])

@@ -57,6 +57,8 @@ from z0.ledger.fact import Fact
 from z0.ledger.ledger import Ledger
 from z0.ledger.projection import Balance, Projection
 from z0.runtime import Runtime, Tenant
+from z0.workflows.alerts import Alert, FailedInstance, LogAlerts, WebhookAlerts
+from z0.workflows.bulk import BatchError, BatchReport, BulkResult, InstanceInfo
 from z0.workflows.errors import (
     EventTimeout,
     InstanceExists,
@@ -64,6 +66,7 @@ from z0.workflows.errors import (
     InstanceNotFound,
     NonDeterminismError,
     NonRetryableError,
+    ScheduleNotFound,
     StepFailed,
     StepInterrupted,
     StepNotFound,
@@ -71,9 +74,14 @@ from z0.workflows.errors import (
     WrongStatus,
 )
 from z0.workflows.event import Event
-from z0.workflows.instances import Instance, Workflows
+from z0.workflows.flow import Concurrency, Debounce, Queued, singleton
+from z0.workflows.instance import Instance
+from z0.workflows.instances import Workflows
+from z0.workflows.public import InstanceEvent, StepAttempt, StepInfo
+from z0.workflows.retention import Retention
 from z0.workflows.retries import Retries
 from z0.workflows.rollback import Rollback
+from z0.workflows.schedules import Schedule, ScheduleInfo
 from z0.workflows.status import InstanceStatus
 from z0.workflows.step import RollbackContext, Step, StepContext
 from z0.workflows.workflow import Workflow
@@ -86,24 +94,33 @@ __all__ = [
     "ActorInfo",
     "ActorReset",
     "AlarmInfo",
+    "Alert",
     "Balance",
+    "BatchError",
+    "BatchReport",
+    "BulkResult",
     "CallCycle",
     "Clock",
     "CommitUnknown",
+    "Concurrency",
     "ConcurrencyConflict",
     "ConstraintFailed",
     "Cursor",
     "DataDirLocked",
     "DeadlineExceeded",
+    "Debounce",
     "Entity",
     "Event",
     "EventTimeout",
     "Fact",
     "FactNotAccepted",
+    "FailedInstance",
     "IdempotencyConflict",
     "Instance",
+    "InstanceEvent",
     "InstanceExists",
     "InstanceFailed",
+    "InstanceInfo",
     "InstanceNotFound",
     "InstanceStatus",
     "InvalidFact",
@@ -115,6 +132,7 @@ __all__ = [
     "LedgerCorrupt",
     "LimitExceeded",
     "Limits",
+    "LogAlerts",
     "MigrationFailed",
     "NamespaceConflict",
     "NonDeterminismError",
@@ -123,14 +141,21 @@ __all__ = [
     "Projection",
     "ProjectionError",
     "QueryError",
+    "Queued",
+    "Retention",
     "Retries",
     "Rollback",
     "RollbackContext",
     "Runtime",
     "RuntimeClosed",
+    "Schedule",
+    "ScheduleInfo",
+    "ScheduleNotFound",
     "Step",
+    "StepAttempt",
     "StepContext",
     "StepFailed",
+    "StepInfo",
     "StepInterrupted",
     "StepNotFound",
     "StepTimeout",
@@ -139,10 +164,12 @@ __all__ = [
     "SystemClock",
     "Tenant",
     "Verification",
+    "WebhookAlerts",
     "Workflow",
     "Workflows",
     "WrongStatus",
     "Z0Error",
     "__version__",
     "idempotent",
+    "singleton",
 ]

@@ -22,14 +22,17 @@ from cyclopts.validators import Number
 from rich.console import Console
 
 from z0 import demo as bank_demo
-from z0 import demo_view, inspect, terminal
+from z0 import demo_view, inspect, terminal, workflow_commands
 from z0.actors.errors import ActorFileError, DataDirLocked, InvalidName, QueryError, Z0Error
 from z0.actors.names import DEFAULT_TENANT, Address
 from z0.bank import BadTransactionFile
 from z0.check import check, check_all
+from z0.workflows.errors import InstanceNotFound, StepNotFound
 
 OK, FAILED, USAGE, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 130, 141
-NOT_THERE = (ActorFileError, BadTransactionFile, DataDirLocked, InvalidName, OSError, QueryError)
+NOT_THERE = (
+    ActorFileError, BadTransactionFile, DataDirLocked, InvalidName, OSError, QueryError, InstanceNotFound, StepNotFound
+)  # fmt: skip
 COMMANDS = "z0.commands"
 OPTIONAL = {"bench": "pip install z0, or in a checkout: pip install --editable ."}
 
@@ -86,6 +89,7 @@ def _app(chosen: str | None) -> App:
     app = App(name="z0", help="Durable ledgers, one SQLite file for each actor.", version=_version)
     for command in (demo, ls, show, facts, alarms, verify):
         app.command(command)
+    app.command(workflow_commands.app)
     brought = {point.name: point for point in entry_points(group=COMMANDS)}
     for name, point in brought.items():
         app.command(point.load() if name == chosen else App(help=f"See z0 {name} --help."), name=name)

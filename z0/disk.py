@@ -267,6 +267,11 @@ class _Files(FileOps):
             if new:
                 self._disk.record(MakeFolder(str(path)))
 
+    def drop_folder(self, path: Path) -> None:
+        self._ask("delete", path)
+        super().drop_folder(path)
+        self._disk.record(Delete(str(path)))
+
     def sync_folder(self, path: Path) -> None:
         self._ask("sync folder", path)
         self._disk.record(SyncFolder(str(path)))

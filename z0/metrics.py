@@ -12,8 +12,12 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 
+from z0.actors.catalog import CATALOG_FILE
 from z0.actors.metrics import Histogram
 from z0.actors.node import Node
+from z0.actors.reader import Reader
+from z0.workflows.services import services
+from z0.workflows.workflow import Workflow
 
 _TIMES = range(10, 37)  # 2**10 ns is a microsecond, 2**36 ns a good minute
 _LATENESS = range(10, 33)  # 2**10 us is a millisecond, 2**32 us an hour and a bit
@@ -42,6 +46,7 @@ class _NodeCollector:
         yield from self._commits()
         yield from self._life()
         yield from self._alarms()
+        yield from self._workflows()
         yield from self._present()
 
     def _messages(self) -> Iterator[Metric]:
@@ -143,6 +148,42 @@ class _NodeCollector:
             [metrics.alarm_lateness],
         )
 
+    def _workflows(self) -> Iterator[Metric]:
+        figures = services(self._node).figures
+        events = CounterMetricFamily(
+            "z0_workflow_events", "Entries made in journals of workflow instances.", labels=["workflow", "event"]
+        )
+        for labels, count in dict(figures.events).items():
+            events.add_metric(labels, count)
+        yield events
+        alerts = CounterMetricFamily(
+            "z0_workflow_alerts", "Alerts of workflows; failed ones are told again.", labels=["workflow", "outcome"]
+        )
+        for labels, count in dict(figures.alerts).items():
+            alerts.add_metric(labels, count)
+        yield alerts
+        yield _histogram(
+            "z0_workflow_attempt_seconds",
+            "Time of attempts of steps that succeeded, sleeps inside them included, by the runtime's clock.",
+            _TIMES,
+            1e6,
+            [figures.attempts],
+        )
+        instances = GaugeMetricFamily(
+            "z0_workflow_instances",
+            "Instances by status, as of when each was last in memory.",
+            labels=["workflow", "status"],
+        )
+        for workflow, status, count in _statuses(self._node):
+            instances.add_metric([workflow, status], count)
+        yield instances
+        waiting = GaugeMetricFamily(
+            "z0_workflow_waiting", "Steps and queued instances in memory that wait, by reason.", labels=["reason"]
+        )
+        for reason, count in _reasons(self._node).items():
+            waiting.add_metric([reason], count)
+        yield waiting
+
     def _present(self) -> Iterator[Metric]:
         node = self._node
         hosts = list(node.hosts.values())
@@ -166,6 +207,28 @@ class _NodeCollector:
             "Bytes of messages that mailboxes accepted and nobody answered yet.",
             value=node.load.bytes,
         )
+
+
+def _statuses(node: Node) -> list[tuple[str, str, int]]:
+    """Of the catalogue's file, for whoever scrapes may be in a thread of their own."""
+    path = node.path / CATALOG_FILE
+    if not hasattr(node, "catalog") or not path.is_file():
+        return []
+    with Reader(path) as reader:
+        sql = "SELECT namespace, status, count(*) FROM actors WHERE status IS NOT NULL GROUP BY 1, 2"
+        return [(namespace, status, count) for namespace, status, count in reader.rows(sql)]
+
+
+def _reasons(node: Node) -> Counter[str]:
+    reasons = Counter[str]()
+    for host in list(node.hosts.values()):
+        if isinstance(host.actor, Workflow):
+            history = host.actor.history
+            reasons["slot"] += history.queued
+            for record in list(history.records.values()) if history.end is None else ():
+                if record.open:
+                    reasons["event" if record.type is not None else "retry" if record.attempts else "sleep"] += 1
+    return reasons
 
 
 def _counter(name: str, text: str, counts: Counter[str], label: str) -> Metric:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +18,13 @@ from z0.actors.errors import DatabaseFailure, StorageFailed
 from z0.actors.limits import Limits
 from z0.actors.names import DEFAULT_TENANT, Address, check_name
 from z0.actors.node import Node
+from z0.tracing import installed
+from z0.workflows.alerts import AlertSink
+from z0.workflows.calendar import Calendar, declare
 from z0.workflows.instances import Workflows
+from z0.workflows.services import FailureHook, Tracer, services
+from z0.workflows.turnstile import Turnstile
+from z0.workflows.workflow import Workflow
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -91,6 +97,9 @@ class Runtime(Tenant):
         durability: Mode = "full",
         clock: Clock | None = None,
         limits: Limits | None = None,
+        alerts: Sequence[AlertSink] | None = None,
+        on_failure: FailureHook | None = None,
+        tracer: Tracer | None = None,
         vfs: str | None = None,
         executor: Executor | None = None,
     ) -> None:
@@ -98,7 +107,10 @@ class Runtime(Tenant):
 
         `actors`: classes to know from the start (others become known by `get`). `env`: any object; actors have it as
         `self.env`. `durability`: "full" (an awaited reply is on the device) or "relaxed" (it survives a kill, and a
-        power cut after `Limits.relaxed_sync_seconds`). `vfs`, `executor`: where SQLite runs, for simulation.
+        power cut after `Limits.relaxed_sync_seconds`). `alerts`: where alerts of workflows go, callables
+        that take an Alert [default: LogAlerts()]. `on_failure`: told of failed instances, each a FailedInstance.
+        `tracer`: where spans go [default: to OpenTelemetry, when that is installed]. `vfs`, `executor`: where SQLite
+        runs, for simulation.
         """
         node = Node(
             Path(path),
@@ -110,9 +122,17 @@ class Runtime(Tenant):
             executor=executor,
         )
         super().__init__(node, DEFAULT_TENANT)
+        shared = services(node)
+        shared.on_failure = on_failure
+        shared.tracer = installed() if tracer is None else tracer
+        if alerts is not None:
+            shared.alerts = tuple(alerts)
         self._metrics: CollectorRegistry | None = None
         for cls in actors:
             node.kind(cls)
+        if any(issubclass(cls, Workflow) for cls in node.kinds):
+            node.kind(Turnstile)
+            node.kind(Calendar)
 
     @property
     def path(self) -> Path:
@@ -145,11 +165,22 @@ class Runtime(Tenant):
         return Tenant(self.node, tenant)
 
     async def open(self) -> None:
-        """Open; `async with` does it. Raises DataDirLocked, ActorFileError for a damaged catalogue, StorageFailed."""
+        """Open; `async with` does it.
+
+        Raises DataDirLocked, ActorFileError for a damaged catalogue, StorageFailed, ValueError for schedules that
+        cannot be.
+        """
         try:
             self.node.open()
         except (DatabaseFailure, OSError) as error:
             raise StorageFailed(str(self.path), str(error)) from error
+        try:
+            for cls in list(self.node.kinds):
+                if issubclass(cls, Workflow):
+                    await declare(self.node, cls, self.id)
+        except BaseException:
+            await self.node.close()
+            raise
 
     async def close(self) -> None:
         """Drain and close; `async with` does it."""

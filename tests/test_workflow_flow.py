@@ -1,0 +1,334 @@
+"""How many instances run at once, who is next, and that no slot is ever lost."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import z0
+from tests.proofs import Proof
+from z0.testing import VirtualClock, crash, fault, temporary_runtime
+from z0.workflows import errands, turnstile
+from z0.workflows.flow import Concurrency, Member, fits, groups_of, next_members, taken
+
+
+class Job(z0.Workflow):
+    """Notes when it begins, works for an hour, notes when it ends."""
+
+    async def run(self, event: z0.Event[Any], step: z0.Step) -> None:
+        await step.do("begin", lambda: self.env.append(f"+{self.id}"))
+        if event.payload == "fail":
+            await step.do("fail", self.fail, retries=z0.Retries(limit=0))
+        await step.sleep("work", "1 hour")
+        await step.do("end", lambda: self.env.append(f"-{self.id}"))
+
+    def fail(self) -> None:
+        raise ValueError("no")
+
+
+class One(Job):
+    concurrency = z0.Concurrency(limit=1)
+
+
+class Two(Job):
+    concurrency = z0.Concurrency(limit=2)
+
+
+class ByCustomer(Job):
+    concurrency = (z0.Concurrency(limit=3), z0.Concurrency(limit=1, key="customer.id"))
+
+
+class Shared(Job):
+    concurrency = z0.Concurrency(limit=1, per_tenant=False)
+
+
+class Skipping(Job):
+    concurrency = z0.singleton(key=lambda payload: payload["customer"])
+
+
+class Replacing(Job):
+    concurrency = z0.singleton(mode="cancel")
+
+
+class Settled(z0.Workflow):
+    debounce = z0.Debounce(wait="10 seconds", max_wait="1 minute", key="customer")
+
+    async def run(self, event: z0.Event[Any], step: z0.Step) -> Any:
+        return event.payload
+
+
+CLASSES = [One, Two, ByCustomer, Shared, Skipping, Replacing, Settled, Job]
+
+
+async def test_one_at_a_time_run_in_strict_order(clock: VirtualClock) -> None:
+    done: list[str] = []
+    async with temporary_runtime(memory=True, clock=clock, actors=CLASSES, env=done) as runtime:
+        for n in range(4):
+            await runtime.workflows.create(One, id=f"{n}")
+        await clock.advance("10 hours")
+        assert done == ["+0", "-0", "+1", "-1", "+2", "-2", "+3", "-3"]
+        assert await runtime.workflows.queue(One) == []
+
+
+async def test_who_waits_in_the_queue_says_so_and_is_not_in_memory(clock: VirtualClock) -> None:
+    done: list[str] = []
+    async with temporary_runtime(memory=True, clock=clock, actors=CLASSES, env=done) as runtime:
+        for n in range(5):
+            await runtime.workflows.create(Two, id=f"{n}")
+        await clock.advance("1 minute")
+        assert not runtime.node.hosts
+        assert await runtime.workflows.counts(Two) == {"queued": 3, "waiting": 2}
+        status = await runtime.workflows.get(Two, "4").status()
+        assert (status.status, status.waiting_for) == ("queued", ["a slot (concurrency)"])
+        assert [(each.id, each.state) for each in await runtime.workflows.queue(Two)] == [
+            ("0", "running"), ("1", "running"), ("2", "waiting"), ("3", "waiting"), ("4", "waiting"),
+        ]  # fmt: skip
+
+
+async def test_the_highest_priority_leaves_the_queue_first(clock: VirtualClock) -> None:
+    done: list[str] = []
+    async with temporary_runtime(memory=True, clock=clock, actors=CLASSES, env=done) as runtime:
+        for id, priority in [("first", 0), ("low", -1), ("a", 0), ("high", 5), ("b", 0)]:
+            await runtime.workflows.create(One, id=id, priority=priority)
+        await clock.advance("10 hours")
+        assert [each for each in done if each[0] == "+"] == ["+first", "+high", "+a", "+b", "+low"]
+
+
+async def test_a_busy_key_does_not_hold_up_others(clock: VirtualClock) -> None:
+    done: list[str] = []
+    async with temporary_runtime(memory=True, clock=clock, actors=CLASSES, env=done) as runtime:
+        for id, customer in [("a1", "a"), ("a2", "a"), ("a3", "a"), ("b1", "b")]:
+            await runtime.workflows.create(ByCustomer, {"customer": {"id": customer}}, id=id)
+        await runtime.workflows.create(ByCustomer, id="c1", key="c")
+        await clock.settle()
+        assert sorted(done) == ["+a1", "+b1", "+c1"]
+        await clock.advance("61 minutes")
+        assert done.index("+a2") > done.index("-a1")
+        with pytest.raises(ValueError, match=r"customer\.id"):
+            await runtime.workflows.create(ByCustomer, {"customer": 1})
+
+
+async def test_tenants_are_counted_apart_unless_they_share(clock: VirtualClock) -> None:
+    done: list[str] = []
+    async with temporary_runtime(memory=True, clock=clock, actors=CLASSES, env=done) as runtime:
+        for tenant in ("t1", "t2"):
+            await runtime.tenant(tenant).workflows.create(One, id=f"own-{tenant}")
+            await runtime.tenant(tenant).workflows.create(Shared, id=f"shared-{tenant}")
+        await clock.settle()
+        assert sorted(done) == ["+own-t1", "+own-t2", "+shared-t1"]
+        await clock.advance("2 hours")
+        assert done.count("+shared-t2") == 1
+        assert done.index("+shared-t2") > done.index("-shared-t1")
+
+
+async def test_a_second_one_of_a_singleton_is_skipped_while_the_first_runs(clock: VirtualClock) -> None:
+    done: list[str] = []
+    async with temporary_runtime(memory=True, clock=clock, actors=CLASSES, env=done) as runtime:
+        for n in range(2):
+            await runtime.workflows.create(Skipping, {"customer": 7}, id=f"{n}")
+        await runtime.workflows.create(Skipping, {"customer": 8}, id="other")
+        await clock.settle()
+        assert sorted(done) == ["+0", "+other"]
+        status = await runtime.workflows.get(Skipping, "1").status()
+        assert status.status == "terminated"
+        assert status.reason is not None
+        assert "concurrency" in status.reason
+        await clock.advance("2 hours")
+        await runtime.workflows.create(Skipping, {"customer": 7}, id="next")
+        await clock.settle()
+        assert "+next" in done
+
+
+async def test_a_new_one_of_a_singleton_takes_the_place_of_the_one_that_runs(clock: VirtualClock) -> None:
+    done: list[str] = []
+    async with temporary_runtime(memory=True, clock=clock, actors=CLASSES, env=done) as runtime:
+        for n in range(3):
+            await runtime.workflows.create(Replacing, id=f"{n}")
+            await clock.advance("1 minute")
+        assert await runtime.workflows.counts(Replacing) == {"terminated": 2, "waiting": 1}
+        await clock.advance("2 hours")
+        assert done == ["+0", "+1", "+2", "-2"]
+
+
+async def test_a_slot_comes_back_however_an_instance_ends(clock: VirtualClock) -> None:
+    done: list[str] = []
+    async with temporary_runtime(memory=True, clock=clock, actors=CLASSES, env=done) as runtime:
+        failing = await runtime.workflows.create(One, "fail", id="fails")
+        stopped = await runtime.workflows.create(One, id="stopped")
+        queued = await runtime.workflows.create(One, id="queued")
+        deleted = await runtime.workflows.create(One, id="deleted")
+        await runtime.workflows.create(One, id="last")
+        await clock.settle()
+        assert (await failing.status()).status == "errored"
+        await queued.terminate()
+        await stopped.terminate()
+        await clock.settle()
+        await deleted.delete()
+        await clock.settle()
+        assert done == ["+fails", "+stopped", "+deleted", "+last"]
+
+
+async def test_a_failed_instance_that_is_retried_takes_its_turn_in_the_queue(clock: VirtualClock) -> None:
+    done: list[str] = []
+    async with temporary_runtime(memory=True, clock=clock, actors=CLASSES, env=done) as runtime:
+        failing = await runtime.workflows.create(One, "fail", id="fails")
+        await runtime.workflows.create(One, id="other")
+        await clock.settle()
+        await failing.retry()
+        await clock.settle()
+        assert (await failing.status()).status == "queued"
+        await clock.advance("61 minutes")
+        assert (await failing.status()).status == "errored"
+        assert await runtime.workflows.queue(One) == []
+
+
+async def test_debounced_instances_become_one_with_the_last_payload(clock: VirtualClock) -> None:
+    async with temporary_runtime(memory=True, clock=clock, actors=CLASSES) as runtime:
+        ids = set()
+        for n in range(5):
+            instance = await runtime.workflows.create(Settled, {"customer": "a", "n": n})
+            ids.add(instance.id)
+            await clock.advance("5 seconds")
+        other = await runtime.workflows.create(Settled, {"customer": "b", "n": 99})
+        assert len(ids) == 1
+        assert await runtime.workflows.count(Settled) == 0
+        await clock.advance("11 seconds")
+        assert (await instance.result("1 second"))["n"] == 4
+        assert (await other.result("1 second"))["n"] == 99
+        assert await runtime.workflows.count(Settled) == 2
+
+
+async def test_debouncing_waits_no_longer_than_it_may(clock: VirtualClock) -> None:
+    async with temporary_runtime(memory=True, clock=clock, actors=CLASSES) as runtime:
+        for n in range(20):
+            await runtime.workflows.create(Settled, {"customer": "a", "n": n})
+            await clock.advance("5 seconds")
+        assert await runtime.workflows.count(Settled) == 1
+        created = (await runtime.workflows.list(Settled))[0]
+        assert (await runtime.workflows.get(Settled, created.id).result("1 second"))["n"] == 11
+
+
+async def test_a_queue_survives_a_restart(clock: VirtualClock) -> None:
+    done: list[str] = []
+    async with temporary_runtime(memory=True, clock=clock, actors=CLASSES, env=done) as runtime:
+        for n in range(3):
+            await runtime.workflows.create(One, id=f"{n}", priority=n)
+        await runtime.workflows.create(Settled, {"customer": "a"}, id="soon")
+        await clock.settle()
+        await runtime.close()
+        async with z0.Runtime(runtime.path, clock=clock, actors=CLASSES, env=done) as again:
+            await clock.advance("5 hours")
+            assert [each for each in done if each[0] == "-"] == ["-0", "-2", "-1"]
+            assert await again.workflows.get(Settled, "soon").result("1 second") == {"customer": "a"}
+
+
+async def crash_in_the_queue(point: Any, nth: int) -> bool:
+    """Crash at that commit, go on, and see that all had the slot, one at a time; whether it came to that commit."""
+    clock, done = VirtualClock(), list[str]()
+    async with temporary_runtime(memory=True, clock=clock, actors=CLASSES, env=done) as runtime:
+        with fault(runtime, point, nth=nth) as struck, suppress(z0.Z0Error):
+            for n in range(3):
+                await runtime.workflows.create(One, id=f"{n}")
+            await clock.advance("3 hours")
+        await crash(runtime)
+        async with z0.Runtime(runtime.path, clock=clock, actors=CLASSES, env=done) as again:
+            await again.workflows.create_batch(One, [{"id": f"{n}"} for n in range(3)])
+            await clock.advance("8 hours")
+            assert await again.workflows.counts(One) == {"complete": 3}, done
+            assert await again.workflows.queue(One) == []
+    running: set[str] = set()
+    for each in done:
+        running = running | {each[1:]} if each[0] == "+" else running - {each[1:]}
+        assert len(running) <= 1, done
+    return bool(struck.hits)
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("point", ["crash-before-commit", "crash-after-commit"])
+async def test_wherever_a_crash_comes_no_slot_is_lost_and_none_is_given_twice(point: Any, proof: Proof) -> None:
+    for nth in range(1, 100, 1 if proof.amount != "quick" else 8):
+        proof.count("crashes")
+        if not await crash_in_the_queue(point, nth):
+            break
+    assert 10 < nth < 99
+
+
+@pytest.mark.parametrize("broken", ["never given back", "given to all"])
+async def test_slots_that_are_lost_or_given_twice_are_noticed(broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if broken == "given to all":
+        monkeypatch.setattr(turnstile, "next_members", lambda waiting, rules, slots: list(waiting))
+    else:
+        monkeypatch.setitem(errands.ERRANDS, "give_slot_back", errands._on_failure)
+        monkeypatch.setattr(turnstile.Turnstile, "_look", errands._on_failure)  # it fails as well
+    with pytest.raises(AssertionError):
+        await crash_in_the_queue("crash-after-commit", 1_000)
+
+
+async def test_the_slot_of_an_instance_that_is_gone_is_found_again(clock: VirtualClock) -> None:
+    done: list[str] = []
+    async with temporary_runtime(memory=True, clock=clock, actors=CLASSES, env=done) as runtime:
+        await runtime.workflows.create(One, id="gone")
+        await runtime.workflows.create(One, id="next")
+        await clock.advance("1 minute")
+        runtime.node.catalog.note("DELETE FROM actors WHERE name = 'gone'", ())
+        (runtime.path / "default" / "One" / "gone.sqlite").unlink()
+        await clock.advance("20 minutes")
+        assert done == ["+gone", "+next"]
+
+
+async def test_a_class_that_is_not_limited_any_more_lets_its_queue_go(clock: VirtualClock) -> None:
+    class Limited(Job):
+        namespace = "Free"
+        concurrency = z0.Concurrency(limit=1)
+
+    class Free(Job):
+        pass
+
+    done: list[str] = []
+    async with temporary_runtime(memory=True, clock=clock, actors=[Limited], env=done) as runtime:
+        for n in range(3):
+            await runtime.workflows.create(Limited, id=f"{n}")
+        await clock.advance("1 minute")
+        await runtime.close()
+        async with z0.Runtime(runtime.path, clock=clock, actors=[Free], env=done):
+            await clock.advance("15 minutes")
+            assert sorted(done) == ["+0", "+1", "+2"]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: z0.Concurrency(limit=0),
+        lambda: z0.Concurrency(limit=1, when_full="explode"),  # type: ignore[arg-type]
+        lambda: z0.Debounce(wait="soon"),
+    ],
+)
+def test_what_cannot_be_is_refused(make: Any) -> None:
+    with pytest.raises(ValueError, match=r"not a span|give"):
+        make()
+
+
+RULE = st.builds(Concurrency, limit=st.integers(1, 3), key=st.sampled_from([None, "k"]))
+RULES = st.lists(RULE, min_size=1, max_size=3)
+
+
+@given(RULES, st.lists(st.tuples(st.integers(0, 3), st.sampled_from("abc"), st.booleans()), max_size=12))
+def test_no_group_is_ever_over_its_limit_and_nobody_waits_who_need_not(
+    rules: list[Concurrency], asked: list[tuple[int, str, bool]]
+) -> None:
+    members: list[Member] = []
+    for seq, (priority, key, leave) in enumerate(asked):
+        groups = groups_of(rules, {"k": key}, None, "t")
+        members.append(Member("t", str(seq), seq, groups, priority, "waiting"))
+        if leave and (running := [each for each in members if each.state == "running"]):
+            members.remove(running[0])
+        waiting = sorted((each for each in members if each.state == "waiting"), key=lambda each: each.order)
+        for each in next_members(waiting, rules, taken(members)):
+            each.state = "running"
+        slots = taken(members)
+        assert all(count <= rules[number].limit for (number, _), count in slots.items())
+        assert all(fits(each, rules, slots) is not None for each in members if each.state == "waiting")

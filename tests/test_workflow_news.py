@@ -1,0 +1,383 @@
+"""What an instance tells: events, alerts, failures, spans and numbers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+import msgspec
+import pytest
+
+import z0
+from tests.proofs import Proof
+from z0.testing import VirtualClock, crash, fault, temporary_runtime
+from z0.tracing import OpenTelemetry
+from z0.workflows.public import Expander
+
+
+class Order(z0.Workflow):
+    async def run(self, event: z0.Event[Any], step: z0.Step) -> str:
+        await step.do("charge", self.charge, retries=z0.Retries(limit=2, delay="5 seconds"))
+        await step.alert("charged", {"amount": 7})
+        await step.sleep("night", "8 hours")
+        await step.wait_for_event("paid", type="paid", timeout="1 day")
+        return "done"
+
+    def charge(self, ctx: z0.StepContext) -> str:
+        if ctx.attempt == 1:
+            raise ValueError("declined")
+        return "receipt"
+
+
+class Failing(z0.Workflow):
+    async def run(self, event: z0.Event[Any], step: z0.Step) -> None:
+        await step.do("charge", self.charge, retries=z0.Retries(limit=0))
+
+    def charge(self) -> None:
+        raise ValueError("no money")
+
+    async def on_failure(self, status: z0.InstanceStatus) -> None:
+        assert status.error is not None
+        self.env.append((self.id, status.error.message, status.step))
+
+
+ORDERED = [
+    "workflow_queued", "workflow_started", "step_started", "attempt_started", "attempt_errored", "attempt_started",
+    "attempt_completed", "step_completed", "alert_raised", "sleep_started", "sleep_completed", "wait_started",
+    "wait_completed", "workflow_completed",
+]  # fmt: skip
+
+
+async def test_events_replay_the_journal_then_follow_it_to_the_end(clock: VirtualClock) -> None:
+    async with temporary_runtime(memory=True, clock=clock, actors=[Order], alerts=[]) as runtime:
+        order = await runtime.workflows.create(Order, {"n": 1}, id="x")
+        await clock.advance("10 seconds")
+        seen: list[z0.InstanceEvent] = []
+
+        async def follow() -> None:
+            async for event in order.events():
+                seen.append(event)
+
+        following = asyncio.create_task(follow())
+        await clock.advance("1 hour")
+        assert [event.type for event in seen] == ORDERED[:10]
+        assert not runtime.node.hosts  # whoever follows keeps nobody in memory
+        await clock.advance("8 hours")
+        await order.send_event("paid")
+        await order.result("1 second")
+        await following
+        assert [event.type for event in seen] == ORDERED
+        numbers = [event.event_id for event in seen]
+        assert numbers == sorted(set(numbers))
+        again = [event async for event in order.events(numbers[4])]
+        assert again == seen[5:]
+        assert [event.type async for event in order.events(types={"step_completed", "sleep_completed"})] == [
+            "step_completed",
+            "sleep_completed",
+        ]
+
+
+async def test_events_have_the_fields_that_cloudflare_names(clock: VirtualClock) -> None:
+    async with temporary_runtime(memory=True, clock=clock, actors=[Order], alerts=[]) as runtime:
+        order = await runtime.workflows.create(Order, {"n": 1}, id="x")
+        await clock.advance("9 hours")
+        await order.terminate()
+        events = [msgspec.to_builtins(event) async for event in order.events()]
+        by_type = {event["type"]: event for event in reversed(events)}
+        assert by_type["workflow_queued"]["params"] == {"n": 1}
+        errored = by_type["attempt_errored"]
+        assert (errored["stepName"], errored["attempt"], errored["retryDelayMs"]) == ("charge", 1, 5_000)
+        assert errored["error"]["message"] == "declined"
+        assert by_type["step_completed"]["output"] == "receipt"
+        assert by_type["step_completed"]["durationMs"] == 5_000
+        assert by_type["wait_started"]["eventType"] == "paid"
+        assert {"instanceId", "eventId", "timestamp"} <= by_type["workflow_terminated"].keys()
+        assert events[-1]["type"] == "workflow_terminated"
+
+
+async def test_events_end_when_the_runtime_closes(clock: VirtualClock) -> None:
+    async with temporary_runtime(memory=True, clock=clock, actors=[Order], alerts=[]) as runtime:
+        order = await runtime.workflows.create(Order, id="x")
+        await clock.settle()
+
+        async def follow() -> None:
+            async for _ in order.events():
+                pass
+
+        following = asyncio.create_task(follow())
+        waiting = asyncio.create_task(order.result())
+        await clock.settle()
+    for task in (following, waiting):
+        with pytest.raises(z0.RuntimeClosed):
+            await task
+
+
+async def test_a_step_is_shown_by_its_name_with_its_result_and_attempts(clock: VirtualClock) -> None:
+    async with temporary_runtime(memory=True, clock=clock, actors=[Order], alerts=[]) as runtime:
+        order = await runtime.workflows.create(Order, id="x")
+        await clock.advance("6 seconds")
+        charge = await order.step("charge")
+        assert (charge.status, charge.output, charge.key) == ("complete", "receipt", "do:charge#1")
+        assert [(each.attempt, each.error and each.error["message"]) for each in charge.attempts] == [
+            (1, "declined"),
+            (2, None),
+        ]
+        assert [(each.name, each.status) for each in await order.steps()] == [
+            ("charge", "complete"),
+            ("charged", "complete"),
+            ("night", "waiting"),
+        ]
+        with pytest.raises(z0.StepNotFound, match="'charge', 'charged', 'night'"):
+            await order.step("refund")
+
+
+async def test_a_prefix_of_a_journal_tells_a_prefix_of_its_events(clock: VirtualClock) -> None:
+    async with temporary_runtime(memory=True, clock=clock, actors=[Order], alerts=[]) as runtime:
+        order = await runtime.workflows.create(Order, id="x")
+        await clock.advance("3 days")
+        entries = await order.journal()
+        whole = [event async for event in order.events()]
+        for end in range(len(entries)):
+            expander = Expander("x")
+            part = [event for entry in entries[:end] for event in expander.events(entry)]
+            assert part == whole[: len(part)]
+
+
+# Alerts and failures
+
+
+async def test_an_alert_goes_to_every_sink_and_does_not_hold_up_the_body(clock: VirtualClock) -> None:
+    alerts: list[z0.Alert] = []
+    down = [True, True]
+
+    async def flaky(alert: z0.Alert) -> None:
+        if down:
+            down.pop()
+            raise OSError("unreachable")
+        alerts.append(alert)
+
+    async with temporary_runtime(memory=True, clock=clock, actors=[Order], alerts=[flaky]) as runtime:
+        order = await runtime.workflows.create(Order, id="x")
+        await clock.advance("6 seconds")
+        assert (await order.status()).waiting_for[0].startswith("sleep:night")
+        assert alerts == []
+        await clock.advance("30 minutes")
+        (alert,) = alerts
+        assert (alert.name, alert.data, alert.workflow, alert.instance) == ("charged", {"amount": 7}, "Order", "x")
+        await clock.advance("3 days")
+        assert len(alerts) == 1  # replays tell nobody anything
+        assert b'z0_workflow_alerts_total{outcome="failed",workflow="Order"} 2.0' in runtime.metrics_text()
+
+
+async def test_alerts_are_logged_at_error_level_when_nothing_else_is_said(
+    clock: VirtualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with temporary_runtime(memory=True, clock=clock, actors=[Order]) as runtime:
+        await runtime.workflows.create(Order, id="x")
+        await clock.advance("6 seconds")
+    (record,) = [each for each in caplog.records if "alert charged" in each.message]
+    assert record.levelno == logging.ERROR
+    assert '{"amount":7}' in record.message
+
+
+@contextmanager
+def server(answers: list[int]) -> Iterator[tuple[str, list[Any]]]:
+    """A server on a real socket that answers with these statuses, and what was posted to it."""
+    posted: list[Any] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            posted.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(answers.pop(0))
+            self.end_headers()
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    listening = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=listening.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listening.server_address[1]}/alerts", posted
+    finally:
+        listening.shutdown()
+        thread.join()
+        listening.server_close()
+
+
+async def test_alerts_are_posted_to_a_webhook_until_it_takes_them(clock: VirtualClock) -> None:
+    with server([500, 204]) as (url, posted):
+        sink = z0.WebhookAlerts(url)
+        async with temporary_runtime(memory=True, clock=clock, actors=[Order], alerts=[sink]) as runtime:
+            order = await runtime.workflows.create(Order, id="x")
+            for _ in range(200):
+                await clock.advance("1 second")
+                await asyncio.sleep(0.01)
+                if "errand_done" in [entry.event for entry in await order.journal()]:
+                    break
+        assert [alert["name"] for alert in posted] == ["charged", "charged"]
+        assert posted[0]["id"] == posted[1]["id"]
+    with pytest.raises(ValueError, match="not a URL"):
+        z0.WebhookAlerts("file:///etc/passwd")
+
+
+async def test_hooks_of_class_and_runtime_are_told_of_a_failure_and_theirs_do_no_harm(clock: VirtualClock) -> None:
+    told: list[Any] = []
+    failing = [True]
+
+    def on_failure(failed: z0.FailedInstance) -> None:
+        if failing:
+            failing.pop()
+            raise RuntimeError("the pager is out of order")
+        told.append(failed)
+
+    env: list[Any] = []
+    async with temporary_runtime(memory=True, clock=clock, actors=[Failing], env=env, on_failure=on_failure) as runtime:
+        instance = await runtime.workflows.create(Failing, id="x")
+        await clock.settle()
+        assert (await instance.status()).status == "errored"
+        assert env == [("x", "no money", "do:charge#1")]
+        assert told == []
+        await clock.advance("1 minute")
+        assert [(each.workflow, each.status.id) for each in told] == [("Failing", "x")]
+        await clock.advance("1 day")
+        assert len(told) == len(env) == 1
+        done = [entry.detail["errand"] for entry in await instance.journal() if entry.event == "errand_done"]
+        assert sorted(each.partition("@")[0] for each in done) == ["on_failure", "tell_failure"]
+
+
+async def crash_while_telling(point: Any, nth: int) -> bool:
+    """Crash at that commit, go on, and see who was told; whether it came to that commit."""
+    clock, env, alerts = VirtualClock(), list[Any](), list[z0.Alert]()
+    options: dict[str, Any] = {"clock": clock, "actors": [Order, Failing], "env": env, "alerts": [alerts.append]}
+    async with temporary_runtime(memory=True, **options) as runtime:
+        with fault(runtime, point, nth=nth) as struck, suppress(z0.Z0Error):
+            await runtime.workflows.create(Order, id="x")
+            await runtime.workflows.create(Failing, id="x")
+            await clock.advance("1 hour")
+        await crash(runtime)
+        async with z0.Runtime(runtime.path, **options) as again:
+            for cls in (Order, Failing):
+                await again.workflows.create(cls, id="x", on_conflict="existing")
+            await clock.advance("3 hours")
+    assert {(alert.name, alert.id) for alert in alerts} == {("charged", alerts[0].id)}
+    assert set(env) == {("x", "no money", "do:charge#1")}
+    if not struck.hits:
+        assert len(alerts) == len(env) == 1  # without a crash exactly once
+    return bool(struck.hits)
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("point", ["crash-before-commit", "crash-after-commit"])
+async def test_wherever_a_crash_comes_alerts_and_failures_are_told(point: Any, proof: Proof) -> None:
+    for nth in range(1, 60, 1 if proof.amount != "quick" else 5):
+        proof.count("crashes")
+        if not await crash_while_telling(point, nth):
+            break
+    assert 8 < nth < 59
+
+
+async def test_an_errand_that_is_forgotten_by_a_crash_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def start(self: z0.Workflow) -> None:  # as it is, without what was owed
+        if self._is_runnable and not self.rested:
+            self.go_on()
+
+    monkeypatch.setattr(z0.Workflow, "start", start)
+    noticed = 0
+    for nth in range(1, 60):
+        try:
+            if not await crash_while_telling("crash-after-commit", nth):
+                break
+        except (AssertionError, IndexError):
+            noticed += 1
+    assert noticed
+
+
+# Spans and numbers
+
+
+class Spans:
+    """A tracer that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.spans: list[tuple[str, str, Any, str]] = []
+        self.open: str | None = None
+
+    def here(self) -> str | None:
+        return self.open
+
+    @contextmanager
+    def span(self, name: str, parent: str, attributes: dict[str, str | int]) -> Iterator[object]:
+        try:
+            yield self
+        except Exception as error:
+            self.spans.append((name, parent, attributes["z0.attempt"], type(error).__name__))
+            raise
+        self.spans.append((name, parent, attributes["z0.attempt"], "ok"))
+
+
+async def test_one_trace_of_an_instance_goes_on_across_suspensions_and_restarts(clock: VirtualClock) -> None:
+    class Two(z0.Workflow):
+        async def run(self, event: z0.Event[Any], step: z0.Step) -> None:
+            await step.do("first", lambda: 1)
+            await step.sleep("night", "8 hours")
+            await step.do("second", lambda: 2)
+
+    tracer = Spans()
+    async with temporary_runtime(memory=True, clock=clock, actors=[Two, Order], alerts=[], tracer=tracer) as runtime:
+        await runtime.workflows.create(Two, id="x")
+        await runtime.workflows.create(Two, id="y")
+        await clock.advance("1 hour")
+        await crash(runtime)
+        async with z0.Runtime(runtime.path, clock=clock, actors=[Two, Order], alerts=[], tracer=tracer) as again:
+            await clock.advance("8 hours")
+            tracer.open = f"00-{7:032x}-{8:016x}-01"
+            await again.workflows.create(Order, id="z")
+            await clock.advance("1 hour")
+    by_name = {name: [span[1] for span in tracer.spans if span[0] == name] for name, *_ in tracer.spans}
+    first, second = by_name["z0.workflow.Two.first"], by_name["z0.workflow.Two.second"]
+    assert sorted(first) == sorted(second)
+    assert len(set(first)) == 2
+    charges = [span for span in tracer.spans if span[0] == "z0.workflow.Order.charge"]
+    assert [(parent, attempt, status) for _, parent, attempt, status in charges] == [
+        (tracer.open, 1, "ValueError"),
+        (tracer.open, 2, "ok"),
+    ]
+
+
+async def test_spans_go_to_opentelemetry_with_status_and_attempt(clock: VirtualClock) -> None:
+    sdk = pytest.importorskip("opentelemetry.sdk.trace")
+    export = pytest.importorskip("opentelemetry.sdk.trace.export")
+    memory = pytest.importorskip("opentelemetry.sdk.trace.export.in_memory_span_exporter")
+    provider, exporter = sdk.TracerProvider(), memory.InMemorySpanExporter()
+    provider.add_span_processor(export.SimpleSpanProcessor(exporter))
+    tracer = OpenTelemetry(provider)
+    async with temporary_runtime(memory=True, clock=clock, actors=[Order], alerts=[], tracer=tracer) as runtime:
+        with provider.get_tracer("test").start_as_current_span("request") as request:
+            await runtime.workflows.create(Order, id="x")
+        await clock.advance("1 minute")
+    spans = [span for span in exporter.get_finished_spans() if span.name == "z0.workflow.Order.charge"]
+    assert [(span.status.status_code.name, span.attributes["z0.attempt"]) for span in spans] == [
+        ("ERROR", 1),
+        ("OK", 2),
+    ]
+    assert {span.context.trace_id for span in spans} == {request.get_span_context().trace_id}
+
+
+async def test_numbers_are_published_by_workflow_and_event(clock: VirtualClock) -> None:
+    async with temporary_runtime(memory=True, clock=clock, actors=[Order], alerts=[]) as runtime:
+        for n in range(3):
+            await runtime.workflows.create(Order, id=f"{n}")
+        await clock.advance("6 seconds")
+        page = runtime.metrics_text().decode()
+        assert 'z0_workflow_events_total{event="step_completed",workflow="Order"} 3.0' in page
+        assert 'z0_workflow_waiting{reason="sleep"} 3.0' in page
+        assert "z0_workflow_attempt_seconds_count 3.0" in page
+        await clock.advance("1 minute")
+        assert 'z0_workflow_instances{status="waiting",workflow="Order"} 3.0' in runtime.metrics_text().decode()

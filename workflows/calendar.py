@@ -1,0 +1,249 @@
+"""The calendar of one class: an internal actor that creates its scheduled instances, and what callers do with it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import msgspec
+
+from z0.actors.actor import Actor
+from z0.actors.alarm_runs import AlarmInfo
+from z0.actors.clock import datetime_of
+from z0.actors.names import Address
+from z0.actors.schedule import next_due
+from z0.actors.schema import ACTOR_SCHEMA
+
+from .errors import InstanceExists, ScheduleNotFound
+from .flow import groups_of, rules_of
+from .schedules import Missed, Schedule, ScheduleInfo, due_times, instance_id, moment, times
+from .values import loaded, stored
+
+if TYPE_CHECKING:
+    from z0.actors.node import Node
+
+    from .instance import Instance
+    from .instances import Workflows
+    from .workflow import Workflow
+
+log = logging.getLogger("z0.workflows")
+
+NAMESPACE = "z0-calendars"
+_UNKNOWN = "1 hour"  # until it is tried again to create instances of a class that is not known
+_SCHEMA = (
+    "CREATE TABLE z0_schedules(name TEXT PRIMARY KEY, cron TEXT NOT NULL, timezone TEXT NOT NULL, missed TEXT NOT NULL,"
+    " payload BLOB NOT NULL, declared INTEGER NOT NULL, paused INTEGER NOT NULL, due INTEGER NOT NULL, last INTEGER)"
+    " WITHOUT ROWID",
+)
+_COLUMNS = "name, cron, timezone, missed, payload, declared, paused, due, last"
+_ALL = f"SELECT {_COLUMNS} FROM z0_schedules ORDER BY name"
+_ONE = f"SELECT {_COLUMNS} FROM z0_schedules WHERE name = ?"
+_DUE = f"SELECT {_COLUMNS} FROM z0_schedules WHERE NOT paused AND due <= ? ORDER BY due"
+_PUT = "INSERT OR REPLACE INTO z0_schedules VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_DROP = "DELETE FROM z0_schedules WHERE name = ?"
+_RAN = "UPDATE z0_schedules SET due = ?, last = ifnull(?, last) WHERE name = ?"
+_PAUSE = "UPDATE z0_schedules SET paused = ?, due = ? WHERE name = ?"
+_NEXT = "SELECT min(due) FROM z0_schedules WHERE NOT paused"
+
+
+class Row(msgspec.Struct, frozen=True):
+    """A schedule as it is kept; `cron`, `timezone`, `missed` and `payload` are what makes it another one."""
+
+    name: str
+    cron: str
+    timezone: str
+    missed: Missed
+    payload: bytes
+    declared: bool
+    paused: bool = False
+    due: int = 0
+    last: int | None = None
+
+    @property
+    def recurs(self) -> str:
+        """When, as the engine says it."""
+        return Schedule(cron=self.cron, timezone=self.timezone).recurs()
+
+
+class Calendar(Actor):
+    """Of the workflow class whose namespace is its name."""
+
+    namespace = NAMESPACE
+    _z0_schema: ClassVar[tuple[str, ...]] = (*ACTOR_SCHEMA, *_SCHEMA)
+
+    def _rows(self, sql: str, *bindings: Any) -> list[Row]:
+        return [Row(*row) for row in self._z0_host.writes.rows(sql, *bindings)]
+
+    def _row(self, name: str) -> Row:
+        for row in self._rows(_ONE, name):
+            return row
+        raise ScheduleNotFound(self.name, name, [row.name for row in self._rows(_ALL)])
+
+    def _put(self, row: Row) -> None:
+        self._z0_host.writes.write(_PUT, msgspec.structs.astuple(row))
+
+    def _wake(self) -> None:
+        row = self._z0_host.writes.row(_NEXT)
+        if row is None or row[0] is None:
+            self.storage.delete_alarm()
+        else:
+            self.storage.set_alarm(datetime_of(row[0]))
+
+    async def alarm(self, info: AlarmInfo) -> None:
+        """Create what is due."""
+        if self._z0_host.node.kind_of(self.name) is None:
+            log.warning("scheduled instances of %s wait for its class: name it in Runtime(actors=[...])", self.name)
+            self.storage.set_alarm(_UNKNOWN)
+            return
+        now = self.clock.now_us()
+        for row in self._rows(_DUE, now):
+            runs, following = due_times(row.recurs, row.missed, row.due, now)
+            for at in runs:
+                await self._create(row, at)
+            self._z0_host.writes.write(_RAN, (following, runs[-1] if runs else None, row.name))
+        self._wake()
+
+    async def _create(self, row: Row, at: int, id: str | None = None) -> bool:
+        """Create the instance of that time; whether there was none."""
+        host, tenant = self._z0_host, self._z0_host.address.tenant
+        kind = host.node.kind_of(self.name)
+        if kind is None:
+            raise RuntimeError(f"no class is known for {self.name}; name it in Runtime(actors=[...])")
+        detail: dict[str, Any] = {"schedule": {"name": row.name, "cron": row.cron, "at": at}}
+        rules = rules_of(kind.cls.concurrency)  # type: ignore[attr-defined]
+        if rules:
+            detail |= {"groups": groups_of(rules, loaded(row.payload, Any, "payload"), None, tenant), "priority": 0}
+        stub: Any = host.node.stub(kind.cls, id or instance_id(row.name, at), tenant, host)
+        with suppress(InstanceExists):
+            await stub.z0_create(row.payload, detail)
+            return True
+        return False
+
+    # Messages
+
+    async def z0_declare(self, declared: list[Row]) -> None:
+        """Have the class's own schedules be these; those that others set stay."""
+        wanted = {row.name: row for row in declared}
+        for row in self._rows(_ALL):
+            if row.declared and row.name not in wanted:
+                self._z0_host.writes.write(_DROP, (row.name,))
+        for row in wanted.values():
+            self._set(row)
+        self._wake()
+
+    async def z0_set(self, row: Row) -> None:
+        """Keep a schedule, in place of the one of its name."""
+        self._set(row)
+        self._wake()
+
+    def _set(self, row: Row) -> None:
+        paused, due, last = False, 0, None
+        for old in self._rows(_ONE, row.name):
+            paused, last = old.paused, old.last
+            if (old.cron, old.timezone) == (row.cron, row.timezone):
+                due = old.due
+        now = self.clock.now_us()
+        self._put(msgspec.structs.replace(row, paused=paused, last=last, due=due or next_due(row.recurs, now, now)))
+
+    async def z0_remove(self, name: str) -> None:
+        """Forget a schedule. Raises ScheduleNotFound."""
+        self._row(name)
+        self._z0_host.writes.write(_DROP, (name,))
+        self._wake()
+
+    async def z0_pause(self, name: str, paused: bool) -> None:
+        """Create nothing by it, or do again: what lies between is not made up for. Raises ScheduleNotFound."""
+        row, now = self._row(name), self.clock.now_us()
+        if row.paused != paused:
+            self._z0_host.writes.write(_PAUSE, (paused, next_due(row.recurs, now, now), name))
+            self._wake()
+
+    async def z0_trigger(self, name: str, id: str) -> None:
+        """Create an instance now. Raises ScheduleNotFound."""
+        await self._create(self._row(name), self.clock.now_us(), id)
+
+    async def z0_backfill(self, name: str, since: int, until: int) -> list[str]:
+        """Create the instances of a time that has passed, where there are none. Raises ScheduleNotFound, ValueError."""
+        row = self._row(name)
+        runs = list(times(row.recurs, since, until))
+        return [instance_id(name, at) for at in runs if await self._create(row, at)]
+
+    async def z0_list(self) -> list[Row]:
+        """All schedules."""
+        return self._rows(_ALL)
+
+
+class Schedules:
+    """The schedules of one class and tenant: `runtime.workflows.schedules(Class)`."""
+
+    def __init__(self, manager: Workflows, cls: type[Workflow]) -> None:
+        """Nothing is loaded."""
+        self._manager = manager
+        self._cls = cls
+        name = manager.node.kind(cls).namespace
+        self._calendar = manager.node.stub(Calendar, name, manager.tenant, None)
+
+    async def set(self, schedule: Schedule) -> str:
+        """Keep a schedule, in place of the one of its name; the name. Whether it is paused stays as it was."""
+        await self._calendar.z0_set(_row_of(self._cls, schedule, declared=False))
+        return schedule.key
+
+    async def list(self) -> Sequence[ScheduleInfo]:
+        """All of them."""
+        return [
+            ScheduleInfo(
+                name=row.name,
+                cron=row.cron,
+                timezone=row.timezone,
+                missed=row.missed,
+                paused=bool(row.paused),
+                declared=bool(row.declared),
+                next=None if row.paused else datetime_of(row.due),
+                last=None if row.last is None else datetime_of(row.last),
+            )
+            for row in await self._calendar.z0_list()
+        ]
+
+    async def pause(self, name: str) -> None:
+        """Create nothing by it until it is resumed. Raises ScheduleNotFound."""
+        await self._calendar.z0_pause(name, True)
+
+    async def resume(self, name: str) -> None:
+        """Go on from now; what lies between is not made up for (see `backfill`). Raises ScheduleNotFound."""
+        await self._calendar.z0_pause(name, False)
+
+    async def remove(self, name: str) -> None:
+        """Forget it; one that the class declares is back when the runtime is opened next. Raises ScheduleNotFound."""
+        await self._calendar.z0_remove(name)
+
+    async def trigger(self, name: str, *, id: str | None = None) -> Instance[Any]:
+        """Create an instance now, besides those that are scheduled. Raises ScheduleNotFound, InvalidName."""
+        instance = self._manager.get(self._cls, id or f"{name}-now-{self._manager.node.clock.now_us() // 1_000}")
+        await self._calendar.z0_trigger(name, instance.id)
+        return instance
+
+    async def backfill(self, name: str, since: datetime, until: datetime) -> Sequence[str]:
+        """Create the instances from `since` to before `until` that are missing; their ids.
+
+        Raises ScheduleNotFound, and ValueError for times without a zone, and for more than 10,000 runs.
+        """
+        return await self._calendar.z0_backfill(name, moment(since, "since"), moment(until, "until"))
+
+
+def _row_of(cls: type[Workflow], schedule: Schedule, *, declared: bool) -> Row:
+    payload = stored(schedule.payload, f"the payload of schedule {schedule.key!r}", cls.result_bytes)
+    return Row(schedule.key, schedule.cron, schedule.timezone, schedule.missed, payload, declared)
+
+
+async def declare(node: Node, cls: type[Workflow], tenant: str) -> None:
+    """Have the calendar of the class know the schedules that it declares. Nothing is opened for a class without any."""
+    address = Address(tenant, NAMESPACE, node.kind(cls).namespace)
+    if not cls.schedules and not node.catalog.has(address):
+        return
+    rows = [_row_of(cls, schedule, declared=True) for schedule in cls.schedules]
+    if len({row.name for row in rows}) < len(rows):
+        raise ValueError(f"two schedules of {cls.__name__} have one name; give them names")
+    await node.stub(Calendar, address.name, tenant, None).z0_declare(rows)

@@ -1,0 +1,170 @@
+"""How many instances of a class may run at once, and who is next. Pure.
+
+An instance holds a slot in each of its groups, one for each `Concurrency` of its class, from its start to its end,
+also while it sleeps or waits. Who cannot start waits in the queue: the highest priority first, then in order; one
+whose key is busy does not hold up those behind it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+
+from z0.actors.clock import Span, seconds
+
+Key = str | Callable[[Any], Any]
+WhenFull = Literal["queue", "cancel_new", "cancel_running"]
+
+
+class Concurrency(msgspec.Struct, frozen=True, kw_only=True):
+    """At most `limit` instances of a class run at once: `concurrency = z0.Concurrency(limit=10)`."""
+
+    limit: int
+    key: Key | None = None
+    """Count those apart that differ in this: a path in the payload ("customer.id"), or a function of it."""
+    per_tenant: bool = True
+    """Count tenants apart."""
+    when_full: WhenFull = "queue"
+    """What becomes of one too many: it is queued, it is terminated, or the longest running one is."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for what cannot be."""
+        if self.limit < 1:
+            raise ValueError(f"Concurrency(limit={self.limit}): give 1 or more")
+        if self.when_full not in ("queue", "cancel_new", "cancel_running"):
+            raise ValueError(f"Concurrency(when_full={self.when_full!r}): give 'queue', 'cancel_new', 'cancel_running'")
+
+
+def singleton(key: Key | None = None, *, mode: Literal["skip", "cancel"] = "skip") -> Concurrency:
+    """One instance at a time, of each key: another is terminated at once ("skip"), or ends the one that runs."""
+    return Concurrency(limit=1, key=key, when_full="cancel_new" if mode == "skip" else "cancel_running")
+
+
+class Debounce(msgspec.Struct, frozen=True, kw_only=True):
+    """Instances of one key that are created in quick succession become one, which gets the last payload."""
+
+    wait: Span
+    """It is created when none has been asked for, for so long."""
+    max_wait: Span | None = None
+    """... but no later than this after the first was asked for."""
+    key: Key | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for what is no span."""
+        seconds(self.wait)
+        if self.max_wait is not None:
+            seconds(self.max_wait)
+
+
+Rules = Concurrency | Sequence[Concurrency] | None
+
+
+def rules_of(rules: Rules) -> Sequence[Concurrency]:
+    """All of them."""
+    return () if rules is None else (rules,) if isinstance(rules, Concurrency) else rules
+
+
+def key_in(payload: Any, key: Key | None, given: str | None) -> str:
+    """The key of an instance: what was given, or what the payload says. Raises ValueError when it says nothing."""
+    if key is None:
+        return ""
+    if given is not None:
+        return given
+    if callable(key):
+        found = key(payload)
+    else:
+        found = msgspec.to_builtins(payload, enc_hook=repr)
+        for part in key.split("."):
+            if not isinstance(found, dict) or part not in found:
+                raise ValueError(f"the payload has no {key!r}, by which its class limits concurrency; or give key=...")
+            found = found[part]
+    return found if isinstance(found, str) else json.dumps(found, sort_keys=True, default=repr)
+
+
+def groups_of(rules: Sequence[Concurrency], payload: Any, given: str | None, tenant: str) -> list[str]:
+    """The groups in which an instance takes a slot, in the order of the rules."""
+    return [
+        json.dumps([tenant if rule.per_tenant else None, key_in(payload, rule.key, given)], separators=(",", ":"))
+        for rule in rules
+    ]
+
+
+class Queued(NamedTuple):
+    """An instance that holds a slot, or waits for one."""
+
+    tenant: str
+    id: str
+    state: str
+    """"waiting", "granted", "running" or "cancelled"."""
+    priority: int
+
+
+class Member(msgspec.Struct):
+    """An instance that holds slots, or waits for them."""
+
+    tenant: str
+    id: str
+    seq: int
+    """In which order it came."""
+    groups: list[str]
+    priority: int
+    state: Literal["waiting", "granted", "running", "cancelled"]
+    """"granted": it was not told yet; "cancelled": it is to end, and was not told yet."""
+    since: int = 0
+    """When it came to that, in µs since the epoch."""
+    reason: str = ""
+    ticket: int = 0
+    """Which of the instance's journal entries asked for it: leaving and joining may arrive in any order."""
+
+    @property
+    def address(self) -> tuple[str, str]:
+        """Tenant and id."""
+        return self.tenant, self.id
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """The smallest is first in the queue."""
+        return -self.priority, self.seq
+
+
+def taken(members: Iterable[Member]) -> Counter[tuple[int, str]]:
+    """How many slots are taken, by rule and group."""
+    return Counter(slot for member in members if member.state != "waiting" for slot in enumerate(member.groups))
+
+
+def fits(member: Member, rules: Sequence[Concurrency], slots: Counter[tuple[int, str]]) -> int | None:
+    """None when there is a slot for it everywhere; else the number of the first rule that has none."""
+    for number, (rule, group) in enumerate(zip(rules, member.groups, strict=False)):
+        if slots[number, group] >= rule.limit:
+            return number
+    return None
+
+
+def next_members(
+    waiting: Iterable[Member], rules: Sequence[Concurrency], slots: Counter[tuple[int, str]]
+) -> list[Member]:
+    """Who may start now; `waiting` in the order of the queue, `slots` are counted up."""
+    chosen = []
+    one_group = len(rules) == 1 and rules[0].key is None and rules[0].per_tenant
+    for member in waiting:
+        if fits(member, rules, slots) is None:
+            chosen.append(member)
+            slots.update(enumerate(member.groups))
+        elif one_group:
+            break
+    return chosen
+
+
+def victim(member: Member, number: int, members: Iterable[Member]) -> Member | None:
+    """Whom a new instance ends that finds no slot by that rule: who has had one the longest."""
+    holding = (
+        each
+        for each in members
+        if each.state in ("granted", "running") and len(each.groups) > number
+        and each.groups[number] == member.groups[number]
+    )  # fmt: skip
+    return min(holding, key=lambda each: each.seq, default=None)

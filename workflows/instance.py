@@ -1,0 +1,210 @@
+"""The handle on one instance."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Collection
+from typing import Any, Generic, TypeVar
+
+from z0.actors.clock import Span, seconds
+from z0.actors.names import Address
+from z0.actors.node import Node
+
+from .errors import InstanceFailed, InstanceNotFound, WrongStatus
+from .event import check_type, fields_of
+from .failure import error_of
+from .history import Status
+from .ids import check_id, random_id
+from .journal import Entry
+from .public import ENDS, Expander, InstanceEvent, StepInfo, step_named, steps_of
+from .services import ENTRIES
+from .status import InstanceStatus
+from .values import loaded, returned_by, stored
+from .workflow import Workflow
+
+_PAGE = 1_000
+W = TypeVar("W", bound=Workflow)
+
+
+class Instance(Generic[W]):
+    """A handle on one instance. Every method but the properties raises InstanceNotFound when it does not exist."""
+
+    def __init__(self, node: Node, cls: type[W], tenant: str, id: str) -> None:
+        """Made by `Workflows`."""
+        self.cls = cls
+        self.id = id
+        self._node = node
+        self._stub = node.stub(cls, id, tenant, None)
+        self._address = Address(tenant, node.kind(cls).namespace, id)
+
+    def __repr__(self) -> str:
+        """Class and id."""
+        return f"<instance {self.id!r} of {self.cls.__name__}>"
+
+    async def status(self) -> InstanceStatus:
+        """How it is."""
+        return await self._found().z0_status()
+
+    async def result(self, timeout: Span | None = None) -> Any:
+        """What the body returns, when it has, as the type that `run` is annotated to return.
+
+        Raises the error that failed the instance, InstanceFailed when it was terminated or abandoned, TimeoutError
+        when it has not ended within the span.
+        """
+        clock = self._node.clock
+        over = asyncio.get_running_loop().create_future()
+        timer = None if timeout is None else clock.call_later(seconds(timeout), lambda: _set(over))
+        try:
+            while True:
+                told = self._node.followers.follow(self._address)
+                status = await self.status()
+                if status.finished:
+                    break
+                await asyncio.wait([told, over], return_when=asyncio.FIRST_COMPLETED)
+                if over.done():
+                    raise TimeoutError(f"{self!r} has not ended within {timeout}: {status.status}")
+        finally:
+            if timer is not None:
+                timer.cancel()
+        if status.status == "complete":
+            kind = returned_by(self.cls.run)
+            return loaded(stored(status.output, "the output", 2**63), kind, f"the output of {self!r}")
+        if status.error is not None and status.status == "errored":
+            raise error_of(status.error)
+        raise InstanceFailed(repr(self), status.status, status.reason or "it has no result")
+
+    async def wait_for_status(self, *statuses: Status, timeout: Span | None = None) -> InstanceStatus:
+        """How it is, as soon as it has one of these statuses.
+
+        Raises WrongStatus when it has ended with another one, TimeoutError.
+        """
+        clock = self._node.clock
+        over = asyncio.get_running_loop().create_future()
+        timer = None if timeout is None else clock.call_later(seconds(timeout), lambda: _set(over))
+        try:
+            while True:
+                news = self._node.followers.follow(self._address, ENTRIES)
+                status = await self.status()
+                if status.status in statuses:
+                    return status
+                if status.finished:
+                    wanted = f"waiting for it to be {' or '.join(statuses)}"
+                    raise WrongStatus(repr(self), status.status, wanted, "it has ended")
+                await asyncio.wait([news, over], return_when=asyncio.FIRST_COMPLETED)
+                if over.done():
+                    raise TimeoutError(f"{self!r} is {status.status} after {timeout}")
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    async def send_event(self, type: str, payload: Any = None, *, id: str | None = None) -> bool:
+        """Tell it something; whether that is new: the same id again does nothing. It is durable on return.
+
+        Raises InvalidName, InvalidValue, LimitExceeded, WrongStatus when the instance has ended.
+        """
+        encoded = stored(payload, f"the payload of event {type!r}", self.cls.result_bytes)
+        sender = random_id(self._node) if id is None else id
+        return await self._found().z0_send_event(check_type(type), encoded, fields_of(payload), sender)
+
+    async def terminate(self, *, rollback: bool = False) -> None:
+        """End it as it is, or after undoing its steps (`rollback`). Raises WrongStatus when it has ended.
+
+        What is under way is cancelled. Instances that its steps wait for are terminated too.
+        """
+        await self._found().z0_terminate(rollback)
+
+    async def pause(self) -> None:
+        """Have it begin nothing new: attempts that are under way end first. Raises WrongStatus when it has ended."""
+        await self._found().z0_pause()
+
+    async def resume(self) -> None:
+        """Go on after a pause; deadlines are later by as long. Raises WrongStatus when it is not paused."""
+        await self._found().z0_resume()
+
+    async def restart(self, from_step: str | None = None) -> None:
+        """Run it anew, whatever has become of it: from its beginning, or from a step, keeping what was before that.
+
+        `from_step`: a name ("charge", "charge#2": the second of that name), or a key of the journal. What it sends has
+        other idempotency keys than before. Events that were taken since may be taken again. Raises StepNotFound.
+        """
+        await self._found().z0_restart(from_step)
+
+    async def fork(self, from_step: str, id: str) -> Instance[W]:
+        """Create another instance that begins with what this one had done before the step.
+
+        Events that nobody took are not copied. Raises StepNotFound, InstanceExists, InvalidName.
+        """
+        new = Instance(self._node, self.cls, self._address.tenant, check_id(id))
+        payload, detail, entries = await self._found().z0_fork_from(from_step)
+        await new._stub.z0_fork(payload, detail, entries, self.id)
+        return new
+
+    async def rollback(self) -> None:
+        """Try once more to undo what could not be undone. Raises WrongStatus when no rollback has failed."""
+        await self._found().z0_rollback()
+
+    async def events(self, cursor: int = 0, types: Collection[str] | None = None) -> AsyncIterator[InstanceEvent]:
+        """All that happened, from behind the event whose `event_id` is `cursor`, and what happens, until it has ended.
+
+        `types`: only events of these. It does not keep the instance in memory.
+        """
+        expander, after, ended = Expander(self.id), 0, False
+        while True:
+            news = self._node.followers.follow(self._address, ENTRIES)
+            entries = await self._found().z0_journal(after, _PAGE)
+            for entry in entries:
+                after = entry.seq
+                for event in expander.events(entry):
+                    if event.event_id > cursor and (types is None or event.type in types):
+                        yield event
+                if entry.event.startswith(("workflow_", "rollback_started")):
+                    ended = entry.event in ENDS
+            if len(entries) < _PAGE:
+                if ended:
+                    return
+                await asyncio.wait([news])
+
+    async def steps(self) -> list[StepInfo]:
+        """Its steps, in the order in which they were begun, with their attempts and results."""
+        return steps_of(await self.journal())
+
+    async def step(self, name: str) -> StepInfo:
+        """One step, by its name ("charge"; "charge#2": the second of that name) or its key. Raises StepNotFound."""
+        return step_named(await self.journal(), repr(self), name)
+
+    async def delete(self) -> None:
+        """Remove it: its file, and all that is known of it. One that has not ended is terminated first.
+
+        Raises WrongStatus when it was retried or restarted meanwhile.
+        """
+        await self._found().z0_delete()
+        if not await self._node.removals.remove(self._node.kind(self.cls), self._address):
+            raise WrongStatus(repr(self), "going on again", "deleting it", "delete it once more")
+
+    async def retry(self) -> None:
+        """Have a failed instance go on at the step that failed, with all its attempts.
+
+        Raises WrongStatus, also when it was rolled back.
+        """
+        await self._found().z0_retry()
+
+    async def abandon(self, reason: str) -> None:
+        """Close a failed instance for good. Raises WrongStatus."""
+        await self._found().z0_abandon(reason)
+
+    async def journal(self) -> list[Entry]:
+        """All that happened, in order."""
+        return await self._found().z0_journal()
+
+    def _found(self) -> W:
+        """Its stub, when it may exist: asking for what does not must not create it."""
+        node, address = self._node, self._address
+        node.admit(None)
+        if address not in node.hosts and address not in node.closing and not node.catalog.has(address):
+            raise InstanceNotFound(repr(self))
+        return self._stub
+
+
+def _set(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

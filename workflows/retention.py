@@ -1,0 +1,74 @@
+"""How long finished instances are kept. Each sets an alarm for it at its end, so nobody ever looks through them all."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from z0.actors.clock import Span, datetime_of, seconds, to_us
+from z0.actors.errors import Z0Error
+from z0.actors.kind import Kind
+from z0.actors.names import Address
+from z0.actors.node import Node
+
+if TYPE_CHECKING:
+    from .workflow import Workflow
+
+log = logging.getLogger("z0.workflows")
+
+ALARM = "z0.retention"
+_AGAIN = "1 hour"
+
+
+class Retention(msgspec.Struct, frozen=True, kw_only=True):
+    """How long finished instances are kept, by how they ended; None: for ever."""
+
+    success: Span | None = None
+    """Those that are complete."""
+    error: Span | None = None
+    """Those that failed, were terminated or abandoned."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for what is no span."""
+        for span in (self.success, self.error):
+            if span is not None:
+                seconds(span)
+
+    def by_end(self, event: str) -> Span | None:
+        """How long an instance is kept whose journal ends so."""
+        return self.success if event == "workflow_completed" else self.error
+
+
+def over_at(workflow: Workflow) -> int | None:
+    """When a finished instance is to be removed, in µs since the epoch; None: never."""
+    kept, end = workflow.retention, workflow.history.end
+    if kept is None or end is None:
+        return None
+    span = kept.by_end(end.event) if isinstance(kept, Retention) else kept
+    return None if span is None else end.at + to_us(seconds(span))
+
+
+def ended(workflow: Workflow) -> None:
+    """The instance has ended, in the open segment."""
+    at = over_at(workflow)
+    if at is not None:
+        workflow.storage.set_alarm(datetime_of(at), name=ALARM)
+
+
+def due(workflow: Workflow) -> None:
+    """The time may have come: remove the instance, unless it goes on again or the class keeps it longer by now."""
+    at, host = over_at(workflow), workflow._z0_host
+    if at is not None and at <= workflow.clock.now_us():
+        workflow.storage.set_alarm(_AGAIN, name=ALARM)  # should it not come to that now
+        host.node.spawn(_remove(host.node, host.kind, host.address))
+    elif at is not None:
+        workflow.storage.set_alarm(datetime_of(at), name=ALARM)
+
+
+async def _remove(node: Node, kind: Kind, address: Address) -> None:
+    try:
+        await node.removals.remove(kind, address)
+    except Z0Error as error:
+        log.warning("%s could not be removed now, and is by and by: %s", address, error)

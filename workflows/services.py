@@ -1,0 +1,88 @@
+"""What all workflow instances of one runtime share: where alerts go, who is told of failures, and what is measured."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Protocol
+
+from z0.actors.metrics import Histogram
+
+from .alerts import Alert, AlertSink, FailedInstance, LogAlerts
+
+if TYPE_CHECKING:
+    from z0.actors.host import Host
+    from z0.actors.node import Node
+
+    from .journal import Entry
+
+log = logging.getLogger("z0.workflows")
+ENTRIES = "entries"
+"""The news of an instance that its journal has grown (see `Followers`)."""
+
+FailureHook = Callable[[FailedInstance], Awaitable[None] | None]
+
+
+class Tracer(Protocol):
+    """Where spans go (z0.tracing has the one for OpenTelemetry)."""
+
+    def here(self) -> str | None:
+        """The span that is open now, as W3C's `traceparent`; None: none is."""
+
+    def span(self, name: str, parent: str, attributes: dict[str, str | int]) -> AbstractContextManager[object]:
+        """A span of the trace of `parent` (a `traceparent`); leaving it by an exception makes its status an error."""
+
+
+class Figures:
+    """The numbers of all instances, since the runtime was made."""
+
+    def __init__(self) -> None:
+        """Nothing has happened."""
+        self.events: Counter[tuple[str, str]] = Counter()  # by workflow and event
+        self.alerts: Counter[tuple[str, str]] = Counter()  # by workflow and outcome (sent, failed)
+        self.attempts = Histogram()  # microseconds of the runtime's clock, of attempts that succeeded
+
+
+class Services:
+    """One of a runtime."""
+
+    def __init__(self) -> None:
+        """With alerts to the log, and nobody else to tell."""
+        self.alerts: Sequence[AlertSink] = (LogAlerts(),)
+        self.on_failure: FailureHook | None = None
+        self.tracer: Tracer | None = None
+        self.figures = Figures()
+
+    def noted(self, host: Host, entry: Entry) -> None:
+        """An instance has made an entry, as a part of the open turn."""
+        figures, namespace = self.figures, host.address.namespace
+        figures.events[namespace, entry.event] += 1
+        if entry.started is not None:
+            figures.attempts.add(entry.at - entry.started)
+        followers = host.node.followers
+        if followers.has(host.address, ENTRIES) and host.turn is not None:
+            host.turn.settled().add_done_callback(lambda _: followers.tell(host.address, ENTRIES))
+
+    async def alert(self, alert: Alert) -> None:
+        """Tell every sink, whatever becomes of the others. Raises the error of the first that failed."""
+        failed: Exception | None = None
+        for sink in self.alerts:
+            try:
+                told = sink(alert)
+                if told is not None:
+                    await told
+            except Exception as error:
+                failed = failed or error
+        self.figures.alerts[alert.workflow, "failed" if failed else "sent"] += 1
+        if failed is not None:
+            raise failed
+
+
+def services(node: Node) -> Services:
+    """Those of the runtime."""
+    found: Services | None = node.services.get(Services)
+    if found is None:
+        found = node.services[Services] = Services()
+    return found

@@ -1,0 +1,49 @@
+"""Spans by the OpenTelemetry API, when that is installed (`pip install z0[otel]`); nothing is imported otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import Any
+
+
+class OpenTelemetry:
+    """Hands spans to OpenTelemetry: to the provider given, else to the global one."""
+
+    def __init__(self, provider: Any = None) -> None:
+        """Raises ImportError when the API is not installed."""
+        from opentelemetry import trace
+
+        self._api = trace
+        self._tracer = trace.get_tracer("z0", tracer_provider=provider)
+
+    def here(self) -> str | None:
+        """The span that is open now, as W3C's `traceparent`; None: none is."""
+        context = self._api.get_current_span().get_span_context()
+        if not context.is_valid:
+            return None
+        return f"00-{context.trace_id:032x}-{context.span_id:016x}-{int(context.trace_flags):02x}"
+
+    @contextmanager
+    def span(self, name: str, parent: str, attributes: dict[str, str | int]) -> Iterator[object]:
+        """A span of the trace of `parent`; its status is ok, or an error when it is left by an exception."""
+        api = self._api
+        _, trace, span, flags = parent.split("-")
+        context = api.SpanContext(
+            int(trace, 16), int(span, 16), is_remote=True, trace_flags=api.TraceFlags(int(flags, 16))
+        )
+        above = api.set_span_in_context(api.NonRecordingSpan(context))
+        with self._tracer.start_as_current_span(name, context=above, attributes=attributes) as opened:
+            yield opened
+            opened.set_status(api.StatusCode.OK)
+
+
+def installed() -> OpenTelemetry | None:
+    """One for the global provider, when OpenTelemetry is installed."""
+    if find_spec("opentelemetry") is None:
+        return None
+    try:
+        return OpenTelemetry()
+    except ImportError:  # something of the name, but not the API
+        return None

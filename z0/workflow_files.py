@@ -1,0 +1,125 @@
+"""Looking into workflow instances by their files, live or copied, without their owner. Read-only, as `z0.inspect`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from z0.actors.catalog import CATALOG_FILE
+from z0.actors.errors import ActorFileError
+from z0.actors.names import Address
+from z0.actors.reader import Reader
+from z0.inspect import moment
+from z0.workflows.history import History, Status
+from z0.workflows.journal import ENTRIES, Entry, entries
+from z0.workflows.public import StepInfo, steps_of
+from z0.workflows.status import InstanceStatus, status_of
+
+_INSTANCES = (
+    "SELECT tenant, namespace, name, path, iif(active, NULL, status), size, last_use, next_alarm FROM actors"
+    " WHERE (? IS NULL OR tenant = ?) AND (? IS NULL OR namespace = ?) AND substr(name, 1, ?) = ?"
+    " ORDER BY tenant, namespace, name"
+)
+
+
+class Summary(msgspec.Struct, frozen=True):
+    """One instance; times in µs since the epoch, UTC."""
+
+    tenant: str
+    workflow: str
+    id: str
+    status: str
+    size: int | None
+    last_use: int | None
+    next_alarm: int | None
+
+
+class Instance(msgspec.Struct, frozen=True, kw_only=True):
+    """One instance at one moment, as its file says."""
+
+    tenant: str
+    workflow: str
+    path: str
+    status: InstanceStatus
+    steps: list[StepInfo]
+    entries: int
+
+
+def instances(
+    data: Path,
+    *,
+    tenant: str | None = None,
+    workflow: str | None = None,
+    status: str | None = None,
+    prefix: str = "",
+) -> Iterator[Summary]:
+    """The instances in a data directory, by tenant, workflow and id. Of those in memory each file is asked."""
+    if not data.is_dir():
+        raise ActorFileError(str(data), "no such data directory")
+    with Reader(data / CATALOG_FILE) as reader:
+        if not reader.rows("SELECT 1 FROM pragma_table_info('actors') WHERE name = 'status'"):
+            raise ActorFileError(str(data / CATALOG_FILE), "has no statuses yet; open it once with this z0")
+        rows = reader.rows(_INSTANCES, tenant, tenant, workflow, workflow, len(prefix), prefix)
+    for tenant_, namespace, name, path, known, *rest in rows:
+        found = known or _status(data / path)
+        if found is not None and status in (None, found):
+            yield Summary(tenant_, namespace, name, found, *rest)
+
+
+def _status(file: Path) -> Status | None:
+    """The status as the file says it; None: it is no instance's."""
+    if not file.is_file():
+        return None
+    with Reader(file) as reader:
+        history = _history(_entries(reader))
+    return None if history.created is None else history.status(_rests(history))
+
+
+def journal(file: Path) -> tuple[Address, list[Entry]]:
+    """Whose journal it is, and all its entries. Raises ActorFileError."""
+    with moment(file) as (reader, address, _):
+        found = _entries(reader)
+    if not found:
+        raise ActorFileError(str(file), f"is of {address}, which is no workflow instance")
+    return address, found
+
+
+def show(file: Path) -> Instance:
+    """Everything about one instance. Raises ActorFileError."""
+    address, found = journal(file)
+    history = _history(found)
+    return Instance(
+        tenant=address.tenant,
+        workflow=address.namespace,
+        path=str(file),
+        status=status_of(address.name, history, _rests(history)),
+        steps=steps_of(found),
+        entries=len(found),
+    )
+
+
+def plain(entry: Entry) -> dict[str, Any]:
+    """An entry for readers: its value is in the step (see `z0 workflows step`), here only its size."""
+    fields = {name: value for name, value in msgspec.structs.asdict(entry).items() if value not in (None, {})}
+    if entry.value is not None:
+        fields["value"] = f"{len(entry.value)} bytes"
+    return fields
+
+
+def _entries(reader: Reader) -> list[Entry]:
+    return entries(reader.rows(ENTRIES)) if reader.has_table("z0_journal") else []
+
+
+def _history(found: list[Entry]) -> History:
+    history = History()
+    for entry in found:
+        history.apply(entry)
+    return history
+
+
+def _rests(history: History) -> bool:
+    """Whether it waits, as far as a file can say: a process that has it in memory may be about to go on."""
+    return bool(history.waits())
