@@ -211,6 +211,12 @@ class Host:
         finally:
             self._left()
 
+    def split(self) -> None:
+        """End the running segment here and begin another: what was written so far stands, whatever comes."""
+        if self.writes.loose:
+            self._finish()
+        self.writes.segment += 1
+
     def _left(self) -> None:
         self.writes.segment += 1
         self.running = False

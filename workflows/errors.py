@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from z0.actors.errors import Z0Error
 
 
@@ -96,5 +98,5 @@ class WrongStatus(Z0Error):
         self.status = status
 
 
-class Suspended(BaseException):
+class Suspended(asyncio.CancelledError):
     """Ends a body whose instance leaves the memory. No Exception, so that no code stops it by accident."""

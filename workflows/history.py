@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import msgspec
@@ -11,7 +11,7 @@ from .failure import Failure
 from .journal import Entry
 from .retries import Settings
 
-Status = Literal["queued", "running", "waiting", "complete", "errored", "terminated", "abandoned"]
+Status = Literal["queued", "running", "waiting", "paused", "complete", "errored", "terminated", "abandoned"]
 FINISHED: frozenset[Status] = frozenset({"complete", "errored", "terminated", "abandoned"})
 
 
@@ -37,11 +37,15 @@ class Record(msgspec.Struct):
     match: dict[str, Any] | None = None
     event: int | None = None
     """The seq of the event that it got."""
+    blob: str | None = None
+    """Where the result is kept, when it is too big for a row."""
+    past: bool = False
+    """It stands in an attempt that failed: the next one need not come by here."""
 
     @property
-    def open(self) -> bool:
-        """Whether it waits for the time or for an event."""
-        return not self.done and (self.due is not None or self.type is not None)
+    def kind(self) -> str:
+        """What sort of step it is."""
+        return self.key.rpartition("/")[2].partition(":")[0]
 
 
 class History:
@@ -58,6 +62,16 @@ class History:
         self.records: dict[str, Record] = {}
         self.positions = 0
         """The highest that was given."""
+        self.inside: dict[str, list[Record]] = {}
+        """Steps that stand in another, by its key."""
+        self.open: dict[str, Record] = {}
+        """Those that wait for the time or for an event."""
+        self.steps = 0
+        """Steps done, or begun and recorded: what `steps_max` counts."""
+        self.executed = 0
+        """Microseconds that attempts took, without what they slept or waited."""
+        self.diverged: Entry | None = None
+        """Why the instance is paused: the code does not do what the journal has."""
         self.events: dict[int, Entry] = {}
         """Events that came, by seq."""
         self.inbox: dict[int, Entry] = {}
@@ -75,17 +89,22 @@ class History:
         """How the instance is; `resting`: nothing of it can go on by itself."""
         if self.end is not None:
             return _ENDS[self.end.event]
+        if self.diverged is not None:
+            return "paused"
         if not self.started:
             return "queued"
         return "waiting" if resting else "running"
 
     def waits(self) -> list[Record]:
         """The steps that wait for the time or for an event, in the order in which they were begun."""
-        return sorted((each for each in self.records.values() if each.open), key=_position)
+        return sorted(self.open.values(), key=_position)
 
     def due(self) -> int | None:
         """When the first of them is due."""
-        return min((each.due for each in self.records.values() if each.open and each.due is not None), default=None)
+        dues = [each.due for each in self.open.values() if each.due is not None]
+        if self.diverged is not None:
+            dues.append(self.diverged.detail["again_at"])
+        return min(dues, default=None)
 
     def record(self, entry: Entry) -> Record:
         """The record of the entry's step."""
@@ -95,7 +114,21 @@ class History:
             position = entry.position or 0
             record = self.records[entry.step] = Record(entry.step, position)
             self.positions = max(self.positions, position)
+            parent, _, own = entry.step.rpartition("/")
+            self.steps += own.startswith("do:")
+            if parent:
+                self.inside.setdefault(parent, []).append(record)
         return record
+
+    def came(self, record: Record) -> None:
+        """The time of the step's next attempt has come."""
+        _close(self, record)
+
+    def below(self, key: str) -> Iterator[Record]:
+        """The steps that stand in that one, however deep."""
+        for record in self.inside.get(key, ()):
+            yield record
+            yield from self.below(record.key)
 
     # Which event a wait gets
 
@@ -114,7 +147,11 @@ def fits(event: Entry, type: str, match: dict[str, Any] | None) -> bool:
     if event.detail["type"] != type:
         return False
     fields = event.detail.get("fields", {})
-    return all(name in fields and fields[name] == value for name, value in (match or {}).items())
+    return all(name in fields and _same(fields[name], value) for name, value in (match or {}).items())
+
+
+def _same(one: object, other: object) -> bool:
+    return one == other and isinstance(one, bool) == isinstance(other, bool)
 
 
 def _position(record: Record) -> int:
@@ -144,60 +181,122 @@ def _ended(history: History, entry: Entry) -> None:
 def _retried(history: History, entry: Entry) -> None:
     """The step that failed the instance is tried anew, with all its attempts."""
     history.end = None
-    record = history.records.get(entry.step or "")
-    if record is not None:
-        record.done, record.attempts, record.failure = False, 0, None
+    failed = history.records.get(entry.step or "")
+    if failed is None:
+        return
+    for record in (failed, *history.below(failed.key)):
+        if record.failure is not None:
+            record.done, record.attempts, record.failure, record.type = False, 0, None, None
+
+
+def _diverged(history: History, entry: Entry) -> None:
+    history.diverged = entry
+
+
+def _goes_on(history: History, entry: Entry) -> None:
+    history.diverged = None
 
 
 def _step_started(history: History, entry: Entry) -> None:
-    history.record(entry)
+    history.record(entry).settings = _settings(entry)
 
 
 def _step_completed(history: History, entry: Entry) -> None:
     record = history.record(entry)
     record.done, record.value, record.failure, record.begun = True, entry.value, None, False
-    record.attempts, record.due = entry.attempt or 0, None
+    record.attempts, record.blob = entry.attempt or 0, entry.detail.get("blob")
+    _took(history, entry)
+    _close(history, record)
+    if history.inside:
+        _forget_unfinished(history, record.key)
+
+
+def _took(history: History, entry: Entry) -> None:
+    took = entry.detail.get("took")
+    if took is None and entry.started is not None:
+        took = entry.at - entry.started
+    history.executed += max(0, took or 0)
+
+
+def _settings(entry: Entry) -> Settings | None:
+    settings = entry.detail.get("settings")
+    return None if settings is None else msgspec.convert(settings, Settings)
+
+
+def _close(history: History, record: Record) -> None:
+    """The step waits for nothing."""
+    record.due = None
+    history.open.pop(record.key, None)
+
+
+def _forget(history: History, record: Record) -> None:
+    """Nobody is there any more who waits for the step: should one come, it begins anew."""
+    _close(history, record)
+    history.records.pop(record.key, None)
+    history.inside[record.key.rpartition("/")[0]].remove(record)
+
+
+def _forget_unfinished(history: History, key: str) -> None:
+    for inner in list(history.below(key)):
+        if not inner.done:
+            _forget(history, inner)
 
 
 def _failed(history: History, entry: Entry) -> Record:
     record = history.record(entry)
-    record.attempts, record.begun, record.due = entry.attempt or 0, False, None
+    record.attempts, record.begun = entry.attempt or 0, False
     record.failure = msgspec.convert(entry.detail["error"], Failure) if "error" in entry.detail else None
+    _took(history, entry)
+    _close(history, record)
     return record
 
 
 def _step_errored(history: History, entry: Entry) -> None:
-    _failed(history, entry).done = True
+    record = _failed(history, entry)
+    record.done = True
+    _forget_unfinished(history, record.key)
 
 
 def _attempt_started(history: History, entry: Entry) -> None:
-    history.record(entry).begun = True
+    record = history.record(entry)
+    record.begun, record.settings = True, _settings(entry)
 
 
 def _attempt_errored(history: History, entry: Entry) -> None:
     record = _failed(history, entry)
     record.due = entry.detail["retry_at"]
-    record.settings = msgspec.convert(entry.detail["settings"], Settings)
+    record.settings = _settings(entry)
+    history.open[record.key] = record
+    for inner in list(history.below(record.key)):
+        inner.past = True
+        if inner.type is not None and not inner.done:  # it must not take an event that nobody waits for
+            _forget(history, inner)
 
 
 def _sleep_started(history: History, entry: Entry) -> None:
-    history.record(entry).due = entry.detail["until"]
+    record = history.record(entry)
+    record.due = entry.detail["until"]
+    history.open[record.key] = record
 
 
 def _sleep_completed(history: History, entry: Entry) -> None:
-    history.record(entry).done = True
+    record = history.record(entry)
+    record.done = True
+    _close(history, record)
 
 
 def _wait_started(history: History, entry: Entry) -> None:
     record = history.record(entry)
     record.due, record.type = entry.detail["until"], entry.detail["type"]
     record.match = entry.detail.get("match")
+    history.open[record.key] = record
 
 
 def _wait_completed(history: History, entry: Entry) -> None:
     record = history.record(entry)
     record.done, record.event, record.value = True, entry.detail["event"], entry.value
     history.inbox.pop(entry.detail["event"], None)
+    _close(history, record)
 
 
 def _wait_timed_out(history: History, entry: Entry) -> None:
@@ -223,6 +322,8 @@ _FOLDS: dict[str, Callable[[History, Entry], None]] = {
     "workflow_terminated": _ended,
     "workflow_abandoned": _ended,
     "workflow_retried": _retried,
+    "workflow_paused": _diverged,
+    "workflow_running": _goes_on,
     "step_started": _step_started,
     "step_completed": _step_completed,
     "step_errored": _step_errored,

@@ -12,7 +12,7 @@ from z0.actors.names import Address
 from z0.actors.node import Node
 
 from .errors import InstanceFailed, InstanceNotFound
-from .event import check_type, fields_of
+from .event import check_event_id, check_type, fields_of
 from .failure import error_of
 from .journal import Entry
 from .status import InstanceStatus
@@ -116,6 +116,7 @@ class Instance(Generic[W]):
         """
         encoded = stored(payload, f"the payload of event {type!r}", self.cls.result_bytes)
         sender = _random_id(self._node) if id is None else id
+        check_event_id(sender)
         return await self._found().z0_send_event(check_type(type), encoded, fields_of(payload), sender)
 
     async def terminate(self) -> None:

@@ -17,6 +17,8 @@ from msgspec.structs import astuple
 
 from z0.actors.writes import Writes
 
+from .values import REDACTED
+
 Event = Literal[
     "workflow_queued",
     "workflow_started",
@@ -25,6 +27,8 @@ Event = Literal[
     "workflow_terminated",
     "workflow_abandoned",
     "workflow_retried",
+    "workflow_paused",
+    "workflow_running",
     "step_started",
     "step_completed",
     "step_errored",
@@ -71,6 +75,12 @@ class Entry(msgspec.Struct, frozen=True):
 def entries(rows: Iterable[tuple[Any, ...]]) -> list[Entry]:
     """Rows of the table, as they are selected by `ENTRIES`."""
     return [_entry(*row) for row in rows]
+
+
+def redacted(entry: Entry) -> Entry:
+    """The entry as readers are shown it."""
+    hidden = entry.value is not None and entry.detail.get("sensitive")
+    return msgspec.structs.replace(entry, value=REDACTED) if hidden else entry
 
 
 def _entry(

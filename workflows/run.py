@@ -3,7 +3,8 @@
 - A step that the journal has is answered from it at once, so a replay runs as fast as the body itself.
 - A step that the journal does not have begins only when every step that it does have was asked for: should some be
   left when the body can get no further, then the code has changed, and nothing is executed (`NonDeterminismError`).
-- A body that waits for nothing but the time or events rests: its instance may leave the memory.
+- A body that waits for nothing but the time or events rests: its instance may leave the memory. Where it cannot be
+  seen what a body waits for (a TaskGroup, a call), it is given some seconds first.
 """
 
 from __future__ import annotations
@@ -12,15 +13,20 @@ import asyncio
 from collections import Counter
 from collections.abc import Coroutine
 from contextvars import ContextVar
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from z0.actors.call import CURRENT, Activity
+from z0.actors.clock import Timer
+from z0.actors.errors import LimitExceeded
+from z0.actors.gates import pass_once
 from z0.actors.segments import Segments
 
 from .errors import NonDeterminismError, Suspended
 from .failure import error_of
 from .history import Record
 from .keys import Kind, check_step_name, is_below, key_of
+from .progress import is_stuck
 from .values import loaded
 
 if TYPE_CHECKING:
@@ -28,6 +34,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _QUIET_PASSES = 8  # turns of the loop without a step asked for, after which the body can get no further
+_PATIENCE = 10  # seconds that it is given when that cannot be seen
+_REFUSALS = 1_000  # after which a body that will not end is left where it stands
 
 _LAST: ContextVar[int] = ContextVar("z0_workflow_position", default=0)
 """The position of the last step that this task of the body has begun."""
@@ -48,14 +56,19 @@ class Run:
         """The runtime is closing, so that a step was not begun."""
         self.diverged: NonDeterminismError | None = None
         self.task: asyncio.Task[Any] | None = None
-        self.owed = {key for key in self.history.records}  # recorded, and not asked for yet
-        self._nested = any("/" in key for key in self.owed)
+        self.owed = {key for key, record in self.history.records.items() if not record.past and record.kind != "patch"}
+        """Steps that the journal has, and that the body has not asked for yet."""
+        self.patches: dict[str, bool] = {}
+        """What `patched` has answered."""
+        self._steps = self.history.steps
         self._occurrences: Counter[tuple[str, str, str]] = Counter()
         self._held: list[tuple[str, asyncio.Future[None]]] = []
         self._parked: dict[str, asyncio.Future[None]] = {}
         self._executing = 0
         self._asked = 0
-        self._looking = False
+        self._looking = self._asleep = False
+        self._patience: Timer | None = None
+        self._refusals = 0
 
     # Asking
 
@@ -63,6 +76,10 @@ class Run:
         """The record of the next step of that name. Raises InvalidName, Suspended."""
         if self.closed or self.host.dead:
             raise Suspended
+        if self.diverged is not None:  # whatever the body made of the error
+            raise self.diverged
+        if self._asleep:
+            self._wake()
         count = self._occurrences[parent, kind, name]
         if not count:
             check_step_name(name)
@@ -72,21 +89,41 @@ class Run:
         record = self.history.records.get(key)
         if record is None:
             return Record(key, 0)
+        if record.past or kind == "patch":
+            return record
         if record.position < _LAST.get():
             self.diverge(f"{key}, which the journal has earlier")
         _LAST.set(record.position)
-        self._take(record)
+        if self.owed:
+            self.owed.discard(key)
+            if record.done:
+                self.passed(key)
+            self._release()
+            if not self.owed and self.history.diverged is not None:
+                self.workflow.note("workflow_running")
         return record
 
-    def _take(self, record: Record) -> None:
-        owed = self.owed
-        if not owed:
-            return
-        owed.discard(record.key)
-        if record.done and self._nested:
-            owed -= {key for key in owed if is_below(key, record.key)}
-        if not owed:
+    async def linger(self) -> None:
+        """For a body that has been told that it leaves the memory, and goes on all the same: stop it there."""
+        self._refusals += 1
+        if self._refusals > _REFUSALS:
+            task: Any = asyncio.current_task()
+            task._log_destroy_pending = False
+            await asyncio.get_running_loop().create_future()
+        raise Suspended
+
+    def passed(self, key: str) -> None:
+        """An attempt of the step has ended: what stands in it need not be asked for any more."""
+        if self.owed and key in self.history.inside:
+            self.owed.difference_update([each.key for each in self.history.below(key)])
             self._release()
+
+    def again(self, record: Record) -> None:
+        """Another attempt of the step begins: what stands in it is counted anew."""
+        key = record.key
+        for place in [place for place in self._occurrences if place[0] == key or is_below(place[0], key)]:
+            del self._occurrences[place]
+        _LAST.set(record.position)
 
     async def reach(self, record: Record) -> None:
         """Return when the step may begin: all that the journal has is behind it. Gives it its position."""
@@ -94,11 +131,26 @@ class Run:
             held = asyncio.get_running_loop().create_future()
             self._held.append((record.key, held))
             self._look()
-            await held
+            try:
+                await held
+            finally:
+                self._held = [each for each in self._held if each[1] is not held]
         if self.closed:
             raise Suspended
         if record.position == 0:
+            if record.kind == "do":
+                self._count_step()
             self.place(record)
+
+    def _count_step(self) -> None:
+        most = self.workflow.steps_max
+        if most is not None and self._steps >= most:
+            raise LimitExceeded(
+                f"{self.workflow.address} has taken {self._steps:,} steps, and may take {most:,} (steps_max); have "
+                "each step do more, hand parts of the work to child workflows, or allow more"
+            )
+        self._steps += 1
+        self.workflow.used("steps_max", self._steps, most)
 
     def place(self, record: Record) -> None:
         """Give a step its position: it begins."""
@@ -107,8 +159,9 @@ class Run:
         _LAST.set(record.position)
 
     def _release(self) -> None:
-        held, self._held = self._held, []
-        for _, future in held:
+        if self.owed:
+            return
+        for _, future in self._held:
             if not future.done():
                 future.set_result(None)
 
@@ -120,8 +173,12 @@ class Run:
         self.diverged = NonDeterminismError(self.workflow.address, position, expected, found)
         raise self.diverged
 
-    def check_end(self) -> None:
+    async def check_end(self) -> None:
         """Make sure that the body did all that its journal has. Raises NonDeterminismError."""
+        for _ in range(_QUIET_PASSES):  # tasks that it has left behind may be about to
+            if not self.owed:
+                break
+            await pass_once()
         if self.diverged is not None:
             raise self.diverged
         if self.owed:
@@ -136,7 +193,7 @@ class Run:
     def end(self) -> None:
         """It has ended, or waits for something itself."""
         self._executing -= 1
-        if self._parked and not self._executing:
+        if (self._parked or self._held) and not self._executing:
             self._look()
 
     async def park(self, record: Record) -> None:
@@ -153,7 +210,7 @@ class Run:
         future = self._parked.get(key)
         if future is not None and not future.done():
             future.set_result(None)
-            self.workflow.awake()
+            self._wake()
 
     @property
     def rests(self) -> bool:
@@ -161,24 +218,49 @@ class Run:
         waits = self._parked and not any(future.done() for future in self._parked.values())
         return bool(waits) and not self._executing and not self._held
 
+    def _wake(self) -> None:
+        self._asleep = False
+        self.workflow.awake()
+
     def _look(self) -> None:
         """See soon whether the body can get any further."""
         if not self._looking:
             self._looking = True
-            self._pass(self._asked, _QUIET_PASSES)
+            self._pass(self._asked, _QUIET_PASSES, _PATIENCE)
 
-    def _pass(self, asked: int, passes: int) -> None:
+    def _pass(self, asked: int, passes: int, patience: int) -> None:
+        self._patience = None
         if self.closed:
             return
         if asked != self._asked:
-            asked, passes = self._asked, _QUIET_PASSES
+            asked, passes, patience = self._asked, _QUIET_PASSES, _PATIENCE
         if passes:
-            asyncio.get_running_loop().call_soon(self._pass, asked, passes - 1)
+            asyncio.get_running_loop().call_soon(self._pass, asked, passes - 1, patience)
             return
+        if (self._held and self.owed and not self._executing) or self.rests:
+            match self._is_stuck():
+                case False:
+                    asyncio.get_running_loop().call_soon(self._pass, asked, passes, patience)
+                    return
+                case None if patience:
+                    later = partial(self._pass, asked, passes, patience - 1)
+                    self._patience = self.workflow.clock.call_later(1, later)
+                    return
+            self._come_to_rest()
         self._looking = False
+
+    def _is_stuck(self) -> bool | None:
+        ours = {*self._parked.values(), *(future for _, future in self._held)}
+        found = None if self.task is None else is_stuck(self.task, ours)
+        if found is None and self.host.node.draining:  # the next process may see
+            self.cut_off = found = True
+        return found
+
+    def _come_to_rest(self) -> None:
         if self._held and self.owed:
             self._refuse()
-        elif self.rests:
+        else:
+            self._asleep = True
             self.workflow.asleep()
 
     def _refuse(self) -> None:
@@ -188,7 +270,6 @@ class Run:
             for _, future in self._held:
                 if not future.done():
                     future.set_exception(error)
-            self._held.clear()
 
     async def durable(self) -> None:
         """Return when all that was journaled so far is durable. Raises Suspended."""
@@ -203,6 +284,8 @@ class Run:
     def close(self) -> None:
         """The instance leaves the memory, or has ended: nothing more is begun."""
         self.closed = True
+        if self._patience is not None:
+            self._patience.cancel()
         for future in [*self._parked.values(), *(future for _, future in self._held)]:
             if not future.done():
                 future.cancel()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
@@ -9,10 +10,13 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from uuid import UUID
 
 from z0.actors.clock import Span, datetime_of, seconds, to_us, us_of
+from z0.actors.errors import LimitExceeded
 
 from .attempts import Attempts, Options
-from .event import EVENT_TIMEOUT, Event, check_type
+from .event import EVENT_TIMEOUT, Event, check_match, check_type
 from .history import Record
+from .keys import check_step_name
+from .log import StepLog
 from .retries import Retries, Settings
 from .values import loaded, stored
 
@@ -87,6 +91,7 @@ class Steps:
         Without `fn`, a decorator: `@step.do("charge")` makes a function whose awaited call takes the step. Raises the
         error of the last attempt, InvalidName, InvalidValue, LimitExceeded, NonDeterminismError.
         """
+        check_step_name(name)
         options = Options.of(self._run.workflow, retries, timeout, at_most_once, sensitive, timeout is _INHERIT)
         if fn is not None:
             return self._do(name, fn, options)
@@ -98,10 +103,13 @@ class Steps:
 
     async def _do(self, name: str, fn: Callback, options: Options) -> Any:
         run = self._run
+        if run.closed:
+            await run.linger()
+        self.enter()
         record = run.ask("do", name, self._parent)
         attempts = Attempts(run, self, record, name, fn, options)
         if record.done:
-            return attempts.outcome()
+            return await attempts.outcome()
         with self.waiting():
             await run.reach(record)
         return await run.gated(attempts.make())
@@ -110,17 +118,31 @@ class Steps:
 
     async def sleep(self, name: str, span: Span) -> None:
         """Go on after the span. The time is fixed when the sleep begins, and survives every restart."""
-        wait = seconds(span)
+        wait = self._checked(f"sleep({name!r})", span)
         await self._sleep(name, lambda: self._run.workflow.clock.now_us() + to_us(wait))
 
     async def sleep_until(self, name: str, when: datetime) -> None:
         """Go on at that time; at once when it has passed. Raises ValueError for a time without a zone."""
         if when.tzinfo is None:
             raise ValueError(f"sleep_until({name!r}): {when} has no time zone; give an aware datetime")
-        await self._sleep(name, lambda: us_of(when))
+        until = us_of(when)
+        self._checked(f"sleep_until({name!r})", max(0.0, (until - self._run.workflow.clock.now_us()) / 1e6))
+        await self._sleep(name, lambda: until)
+
+    def _checked(self, what: str, span: Span) -> float:
+        """The span in seconds. Raises LimitExceeded."""
+        wait, most = seconds(span), seconds(self._run.workflow.sleep_max)
+        if wait > most:
+            raise LimitExceeded(
+                f"{what}: {wait / 86_400:,.1f} days are more than {most / 86_400:,.1f} (sleep_max); sleep several times"
+            )
+        return wait
 
     async def _sleep(self, name: str, until: Callable[[], int]) -> None:
         run = self._run
+        if run.closed:
+            await run.linger()
+        self.enter(rests=True)
         record = run.ask("sleep", name, self._parent)
         if record.done:
             return
@@ -152,8 +174,12 @@ class Steps:
         `timeout`: None: wait for ever.
         """
         run = self._run
+        if run.closed:
+            await run.linger()
+        self.enter(rests=True)
         check_type(type)
-        span = None if timeout is None else seconds(timeout)
+        check_match(match)
+        span = None if timeout is None else self._checked(f"wait_for_event({name!r})", timeout)
         record = run.ask("wait", name, self._parent)
         if not record.done:
             with self.waiting():
@@ -182,6 +208,14 @@ class Steps:
             return
         until = None if span is None else workflow.clock.now_us() + to_us(span)
         workflow.note("wait_started", record, until=until, type=type, match=match)
+
+    @property
+    def log(self) -> StepLog:
+        """A logger that says nothing while the body only does again what its journal has."""
+        return StepLog(self._run)
+
+    def enter(self, rests: bool = False) -> None:
+        """A step is asked for; `rests`: one that may leave the memory meanwhile."""
 
     def waiting(self) -> AbstractContextManager[None]:
         """While what is around this waits for something that may take long."""
@@ -229,10 +263,14 @@ class StepContext(Steps):
         """Always the same for this step of this instance, and for no other."""
         return self._run.workflow.idempotency_key(self._parent)
 
+    def enter(self, rests: bool = False) -> None:
+        """Keep in mind what is to end with this attempt. Raises NonRetryableError for what it must not do."""
+        self._attempts.enter(rests)
+
     def announce(self) -> None:
         """Have the journal know of this step, which has not ended."""
         if self._parent not in self._run.history.records:
-            self._run.workflow.note("step_started", self._record)
+            self._run.workflow.note("step_started", self._record, settings=self.config)
 
     def waiting(self) -> AbstractContextManager[None]:
         """The attempt waits: that is no time that it takes."""
@@ -260,16 +298,20 @@ class Step(Steps):
         return UUID(self._value("uuid", lambda: str(UUID(int=_bits(random), version=4))))
 
     def patched(self, change: str) -> bool:
-        """Whether this instance runs the code after that change: those that had come past here before it do not."""
+        """Whether this instance runs the code after that change: those that had come past here before it do not.
+
+        The answer is the same wherever an instance asks. The call may go, with the code before the change, when no
+        instance is left that gets False.
+        """
         run = self._run
-        owed = bool(run.owed)
-        record = run.ask("patch", change, "")
-        if record.done:
-            return True
-        if owed:
-            return False
-        self._record(record, True)
-        return True
+        answer = run.patches.get(change)
+        if answer is None:
+            owed = bool(run.owed)
+            record = run.ask("patch", change, "")
+            if not record.done and not owed:
+                self._record(record, True)
+            answer = run.patches[change] = record.done or not owed
+        return answer
 
     def _value(self, name: str, make: Callable[[], Any]) -> Any:
         record = self._run.ask("value", name, "")
@@ -281,7 +323,7 @@ class Step(Steps):
 
     def _record(self, record: Record, value: Any) -> None:
         run = self._run
-        if run.owed:
+        if run.owed and asyncio.current_task() is run.task:  # other tasks may be ahead of the body
             run.diverge(record.key)
         run.place(record)
         run.workflow.note("value_recorded", record, stored(value, record.key, 1024))

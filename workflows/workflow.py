@@ -10,19 +10,19 @@ from typing import Any, ClassVar
 import msgspec
 
 from z0.actors.alarm_runs import AlarmInfo
-from z0.actors.clock import Span, datetime_of
+from z0.actors.clock import datetime_of
 from z0.actors.errors import presentable
 from z0.actors.handlers import HOOKS
-from z0.ledger.entity import Entity
 from z0.ledger.schema import ENTITY_SCHEMA
 
 from . import journal
-from .errors import EventTimeout, InstanceExists, InstanceNotFound, Suspended, WrongStatus
+from .bounds import Bounded
+from .errors import EventTimeout, InstanceExists, InstanceNotFound, NonDeterminismError, Suspended, WrongStatus
 from .event import Event, check_type
-from .failure import failure_of
+from .failure import failing_step, failure_of
 from .history import History, Record
-from .journal import Entry
-from .retries import Retries
+from .journal import Entry, redacted
+from .limits import warnings_of
 from .run import Run, begin_body
 from .status import InstanceStatus, status_of
 from .step import Step
@@ -33,25 +33,15 @@ log = logging.getLogger("z0.workflows")
 # In z0_meta: the last entry, when nothing of the instance could go on by itself.
 _SET_RESTS = "INSERT OR REPLACE INTO z0_meta VALUES('rests', ?)"
 _CLEAR_RESTS = "DELETE FROM z0_meta WHERE key = 'rests'"
+_LOOK_AGAIN_US, _LOOK_AGAIN_MAX_US = 300 * 1_000_000, 86_400 * 1_000_000
 
 
-class Workflow(Entity):
+class Workflow(Bounded):
     """Code that outlives its process: `async def run(self, event, step)`, every step of which is in a journal.
 
     The body must do the same again whenever it is run again: what depends on the time, on chance or on the world
     belongs into steps. Its instances are made by `runtime.workflows.create(Class, payload, id=...)`.
     """
-
-    version: ClassVar[int] = 1
-    """Of the code; each instance's journal says by which it was begun."""
-    retries: ClassVar[Retries] = Retries()
-    """Of steps that do not say otherwise."""
-    timeout: ClassVar[Span | None] = "10 minutes"
-    """Of one attempt of a step that does not say otherwise."""
-    result_bytes: ClassVar[int] = 1024 * 1024
-    """Of one step's result, of an event's payload and of the output, at most."""
-    steps_max: ClassVar[int] = 1_000
-    """That one instance may take."""
 
     _z0_schema: ClassVar[tuple[str, ...]] = (*ENTITY_SCHEMA, *journal.JOURNAL_SCHEMA)
     _z0_hooks: ClassVar[frozenset[str]] = HOOKS | {"run"}
@@ -65,11 +55,6 @@ class Workflow(Entity):
     def id(self) -> str:
         """The id of the instance."""
         return self.name
-
-    @property
-    def address(self) -> str:
-        """Class and id, for messages to people."""
-        return f"{self._z0_host.kind.namespace} {self.name!r}"
 
     def idempotency_key(self, step: str) -> str:
         """What tells this step of this run of this instance from every other."""
@@ -105,14 +90,13 @@ class Workflow(Entity):
         self._go_on()
 
     def _time_has_come(self, record: Record) -> None:
-        kind = record.key.rpartition("/")[2].partition(":")[0]
-        if kind == "sleep":
+        if record.kind == "sleep":
             self.note("sleep_completed", record)
-        elif kind == "wait":
+        elif record.kind == "wait":
             error = EventTimeout(record.key.rpartition(":")[2].rpartition("#")[0], record.type or "")
             self.note("wait_timed_out", record, error=failure_of(error))
         else:
-            record.due = None
+            self.history.came(record)
         if self._run is not None:
             self._run.unpark(record.key)
 
@@ -120,6 +104,8 @@ class Workflow(Entity):
         run = self._run
         if self.history.end is None and self.history.started:
             if run is None or (run.rests and not run.cut_off):
+                if self.history.diverged is not None and self._z0_host.node.draining:
+                    self.storage.set_alarm(self.clock.now())  # the next process may have the code that fits
                 self._z0_host.writes.write(_SET_RESTS, (self.history.seq,))
             else:  # the next process is to go on at once
                 self.storage.set_alarm(self.clock.now())
@@ -176,18 +162,33 @@ class Workflow(Entity):
                 id=self.name,
             )
             output = await self.run(event, Step(run))
-            run.check_end()
+            await run.check_end()
+            if run.closed or host.dead:
+                raise Suspended
             encoded = stored(output, f"the output of {self.address}", self.result_bytes)
+        except (KeyboardInterrupt, GeneratorExit):  # it is the process that ends
+            raise
         except BaseException as caught:
             if run.closed or host.dead or isinstance(caught, Suspended):
                 raise Suspended from None
             host.writes.undo()
-            self._fail(run.diverged or presentable(caught))
+            if run.diverged is not None and self.on_divergence == "pause":
+                self._pause(run.diverged)
+            else:
+                self._fail(run.diverged or presentable(caught))
         else:
             self.note("workflow_completed", None, encoded)
 
+    def _pause(self, error: NonDeterminismError) -> None:
+        """The code does not fit; look again, ever more rarely, whether it does."""
+        log.error("%s is paused: %s", self.address, error)
+        now, first = self.clock.now_us(), self.history.diverged
+        since = now if first is None else first.detail["since"]
+        again_at = now + max(_LOOK_AGAIN_US, min(now - since, _LOOK_AGAIN_MAX_US))
+        self.note("workflow_paused", reason=str(error), error=failure_of(error), since=since, again_at=again_at)
+
     def _fail(self, error: Exception) -> None:
-        step = error.__dict__.get("_z0_step")
+        step = failing_step(error)
         log.error("%s failed: %s", self.address, error, exc_info=error)
         self._entry("workflow_errored", step=step, detail={"error": msgspec.to_builtins(failure_of(error))})
 
@@ -196,9 +197,14 @@ class Workflow(Entity):
     def note(self, event: journal.Event, record: Record | None = None, value: bytes | None = None, /, *,
              attempt: int | None = None, started: int | None = None, **detail: Any) -> Entry:  # fmt: skip
         """Add an entry on a step, or on the instance, as part of the open segment."""
-        step, position = (None, None) if record is None else (record.key, record.position)
         plain = msgspec.to_builtins(detail) if detail else {}
-        return self._entry(event, step, attempt, position, started, value, plain)
+        if record is None:
+            return self._entry(event, None, attempt, None, started, value, plain)
+        host = self._z0_host
+        host.split()  # what fails later takes back neither this, nor what led to it
+        entry = self._entry(event, record.key, attempt, record.position, started, value, plain)
+        host.split()
+        return entry
 
     def _entry(
         self,
@@ -222,6 +228,8 @@ class Workflow(Entity):
     def _set_alarm(self) -> None:
         """Have the alarm run when the first wait is due."""
         due = None if self.history.end is not None else self.history.due()
+        if due is not None and self.history.diverged is not None:
+            due = max(due, self.clock.now_us() + _LOOK_AGAIN_US)
         if due != self._alarm_us:
             self._alarm_us = due
             if due is None:
@@ -250,7 +258,8 @@ class Workflow(Entity):
     async def z0_status(self) -> InstanceStatus:
         """How the instance is. Raises InstanceNotFound."""
         self._check_exists()
-        return status_of(self.name, self.history, self._run is None or self._run.rests)
+        status = status_of(self.name, self.history, self._run is None or self._run.rests)
+        return msgspec.structs.replace(status, warnings=warnings_of(self.history, self.steps_max, self.execution_max))
 
     async def z0_send_event(self, type: str, payload: bytes, fields: dict[str, Any], id: str) -> bool:
         """Take an event in; whether it is new. Raises InstanceNotFound, WrongStatus."""
@@ -295,7 +304,7 @@ class Workflow(Entity):
     async def z0_journal(self) -> list[Entry]:
         """All entries. Raises InstanceNotFound."""
         self._check_exists()
-        return journal.entries(self._z0_host.writes.rows(journal.ENTRIES))
+        return [redacted(each) for each in journal.entries(self._z0_host.writes.rows(journal.ENTRIES))]
 
     def _end(self, event: journal.Event, **detail: Any) -> None:
         self.note(event, **detail)
