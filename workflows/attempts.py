@@ -21,6 +21,7 @@ from .errors import NonDeterminismError, NonRetryableError, StepInterrupted, Ste
 from .failure import failure_of
 from .history import Record
 from .retries import Retries, delay_after, settings_of, worth_another
+from .run import INSIDE
 from .values import SIMPLE, loaded, returned_by
 
 if TYPE_CHECKING:
@@ -192,7 +193,11 @@ class Attempts:
             workflow.note("attempt_started", record, attempt=attempt, settings=self._settings)
             await run.host.durable()
         self._took, self._slept = None, False
-        value = await self._call(attempt)
+        inside = INSIDE.set(record.key)
+        try:
+            value = await self._call(attempt)
+        finally:
+            INSIDE.reset(inside)
         if run.closed or run.host.dead:
             raise Suspended
         kind, what = returned_by(self._fn), f"the result of step {self._name!r}"

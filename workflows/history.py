@@ -118,6 +118,9 @@ class History:
             self.steps += own.startswith("do:")
             if parent:
                 self.inside.setdefault(parent, []).append(record)
+                around = self.records.get(parent)
+                if around is not None and around.due is not None:  # its next attempt is under way
+                    _close(self, around)
         return record
 
     def came(self, record: Record) -> None:

@@ -26,7 +26,7 @@ class Retries(msgspec.Struct, frozen=True, kw_only=True):
     backoff: Backoff = "exponential"
     """How the delay grows: by itself, by the first delay each time, or twofold each time."""
     max_delay: Span | None = "5 minutes"
-    """What no delay exceeds; None: nothing."""
+    """Up to which delays grow; None: without end."""
     jitter: float = 0.0
     """A random part of the delay is added, at most this fraction of it."""
     retry_on: tuple[type[Exception], ...] | Callable[[Exception], bool] = (Exception,)
@@ -81,7 +81,7 @@ def delay_after(settings: Settings, attempt: int, first: float, random: float) -
         case "exponential":
             delay = first * 2.0 ** min(attempt - 1, 63)
     if settings.max_delay is not None:
-        delay = min(delay, settings.max_delay)
+        delay = min(delay, max(settings.max_delay, first))
     return delay * (1 + settings.jitter * random)
 
 

@@ -22,7 +22,7 @@ from z0.actors.errors import LimitExceeded
 from z0.actors.gates import pass_once
 from z0.actors.segments import Segments
 
-from .errors import NonDeterminismError, Suspended
+from .errors import NonDeterminismError, NonRetryableError, Suspended
 from .failure import error_of
 from .history import Record
 from .keys import Kind, check_step_name, is_below, key_of
@@ -35,10 +35,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _QUIET_PASSES = 8  # turns of the loop without a step asked for, after which the body can get no further
 _PATIENCE = 10  # seconds that it is given when that cannot be seen
-_REFUSALS = 1_000  # after which a body that will not end is left where it stands
 
 _LAST: ContextVar[int] = ContextVar("z0_workflow_position", default=0)
 """The position of the last step that this task of the body has begun."""
+INSIDE: ContextVar[str] = ContextVar("z0_workflow_inside", default="")
+"""The key of the step whose callback runs; "": the body itself."""
 _GATED: ContextVar[asyncio.Task[Any] | None] = ContextVar("z0_workflow_gated", default=None)
 """The task of the body that passes the actor's gates already."""
 
@@ -68,7 +69,6 @@ class Run:
         self._asked = 0
         self._looking = self._asleep = False
         self._patience: Timer | None = None
-        self._refusals = 0
 
     # Asking
 
@@ -76,6 +76,11 @@ class Run:
         """The record of the next step of that name. Raises InvalidName, Suspended."""
         if self.closed or self.host.dead:
             raise Suspended
+        if INSIDE.get() != parent:
+            raise NonRetryableError(
+                f"step {name!r} is asked for in the wrong place: inside a callback use the context that it is given, "
+                "and the body's own `step` outside"
+            )
         if self.diverged is not None:  # whatever the body made of the error
             raise self.diverged
         if self._asleep:
@@ -102,15 +107,6 @@ class Run:
             if not self.owed and self.history.diverged is not None:
                 self.workflow.note("workflow_running")
         return record
-
-    async def linger(self) -> None:
-        """For a body that has been told that it leaves the memory, and goes on all the same: stop it there."""
-        self._refusals += 1
-        if self._refusals > _REFUSALS:
-            task: Any = asyncio.current_task()
-            task._log_destroy_pending = False
-            await asyncio.get_running_loop().create_future()
-        raise Suspended
 
     def passed(self, key: str) -> None:
         """An attempt of the step has ended: what stands in it need not be asked for any more."""
@@ -317,4 +313,5 @@ class Run:
 def begin_body() -> None:
     """Make the context one in which a body begins."""
     _LAST.set(0)
+    INSIDE.set("")
     _GATED.set(None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar, overload
@@ -48,7 +48,7 @@ class Steps:
         timeout: Span | None = ...,
         at_most_once: bool = False,
         sensitive: bool = False,
-    ) -> Awaitable[T]: ...
+    ) -> Coroutine[Any, Any, T]: ...
     @overload
     def do(
         self,
@@ -59,7 +59,7 @@ class Steps:
         timeout: Span | None = ...,
         at_most_once: bool = False,
         sensitive: bool = False,
-    ) -> Awaitable[T]: ...
+    ) -> Coroutine[Any, Any, T]: ...
     @overload
     def do(
         self,
@@ -70,7 +70,7 @@ class Steps:
         timeout: Span | None = ...,
         at_most_once: bool = False,
         sensitive: bool = False,
-    ) -> Callable[[Callable[..., Any]], Callable[[], Awaitable[Any]]]: ...
+    ) -> Callable[[Callable[..., Any]], Callable[[], Coroutine[Any, Any, Any]]]: ...
     def do(
         self,
         name: str,
@@ -96,15 +96,13 @@ class Steps:
         if fn is not None:
             return self._do(name, fn, options)
 
-        def decorate(function: Callback) -> Callable[[], Awaitable[Any]]:
+        def decorate(function: Callback) -> Callable[[], Coroutine[Any, Any, Any]]:
             return lambda: self._do(name, function, options)
 
         return decorate
 
     async def _do(self, name: str, fn: Callback, options: Options) -> Any:
         run = self._run
-        if run.closed:
-            await run.linger()
         self.enter()
         record = run.ask("do", name, self._parent)
         attempts = Attempts(run, self, record, name, fn, options)
@@ -140,8 +138,6 @@ class Steps:
 
     async def _sleep(self, name: str, until: Callable[[], int]) -> None:
         run = self._run
-        if run.closed:
-            await run.linger()
         self.enter(rests=True)
         record = run.ask("sleep", name, self._parent)
         if record.done:
@@ -174,8 +170,6 @@ class Steps:
         `timeout`: None: wait for ever.
         """
         run = self._run
-        if run.closed:
-            await run.linger()
         self.enter(rests=True)
         check_type(type)
         check_match(match)
