@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from z0.actors.call import CURRENT, Activity
 from z0.actors.clock import Timer
-from z0.actors.errors import LimitExceeded
+from z0.actors.errors import Aborted, LimitExceeded
 from z0.actors.gates import pass_once
 from z0.actors.segments import Segments
 
@@ -47,8 +47,11 @@ _GATED: ContextVar[asyncio.Task[Any] | None] = ContextVar("z0_workflow_gated", d
 class Run:
     """The body of one instance, under way."""
 
-    def __init__(self, workflow: Workflow) -> None:
-        """Nothing was asked for yet."""
+    def __init__(self, workflow: Workflow, *, dry: bool = False) -> None:
+        """Nothing was asked for yet. `dry`: what the journal does not have is not begun."""
+        self.dry = dry
+        self.reached: list[str] = []
+        """The steps that were not begun, because the run is a dry one."""
         self.workflow = workflow
         self.host = workflow._z0_host
         self.history = workflow.history
@@ -104,7 +107,7 @@ class Run:
             if record.done:
                 self.passed(key)
             self._release()
-            if not self.owed and self.history.diverged is not None:
+            if not self.owed and self.history.diverged is not None and not self.dry:
                 self.workflow.note("workflow_running")
         return record
 
@@ -133,6 +136,10 @@ class Run:
                 self._held = [each for each in self._held if each[1] is not held]
         if self.closed:
             raise Suspended
+        if self.dry:
+            self.reached.append(record.key)
+            self.passed(record.key)
+            await self.park(Record(f"{record.key} is not begun", 0))
         if record.position == 0:
             if record.kind == "do":
                 self._count_step()
@@ -238,7 +245,7 @@ class Run:
                 case False:
                     asyncio.get_running_loop().call_soon(self._pass, asked, passes, patience)
                     return
-                case None if patience:
+                case None if patience > (_PATIENCE - 1 if self.dry else 0):
                     later = partial(self._pass, asked, passes, patience - 1)
                     self._patience = self.workflow.clock.call_later(1, later)
                     return
@@ -253,9 +260,10 @@ class Run:
         return found
 
     def _come_to_rest(self) -> None:
-        if self._held and self.owed:
+        if self._held and self.owed and not self.host.node.draining:
             self._refuse()
         else:
+            self.cut_off = self.cut_off or bool(self._held)
             self._asleep = True
             self.workflow.asleep()
 
@@ -298,6 +306,14 @@ class Run:
 
     async def gated(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a part of the body through the actor's gates: as segments, each kept or taken back as a whole."""
+        try:
+            return await self._gated(work)
+        except (Exception, Aborted):
+            if self.closed or self.host.dead:  # whatever it is, no code of the body is to make anything of it
+                raise Suspended from None
+            raise
+
+    async def _gated(self, work: Coroutine[Any, Any, T]) -> T:
         task = asyncio.current_task()
         if _GATED.get() is task:
             return await work

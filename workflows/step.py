@@ -320,6 +320,8 @@ class Step(Steps):
         if run.owed and asyncio.current_task() is run.task:  # other tasks may be ahead of the body
             run.diverge(record.key)
         run.place(record)
+        if run.dry:
+            return
         run.workflow.note("value_recorded", record, stored(value, record.key, 1024))
 
 

@@ -157,7 +157,7 @@ class Workflow(Bounded):
         assert created is not None
         try:
             event = Event(
-                payload=loaded(created.value, _payload_type(type(self)), f"the payload of {self.address}"),
+                payload=loaded(created.value, payload_type(type(self)), f"the payload of {self.address}"),
                 timestamp=datetime_of(created.at),
                 id=self.name,
             )
@@ -328,7 +328,7 @@ class Workflow(Bounded):
             raise WrongStatus(self.address, self._status, asked, instead)
 
 
-def _payload_type(cls: type[Workflow]) -> Any:
+def payload_type(cls: type[Workflow]) -> Any:
     """What the payload of the class's instances is: of `run(self, event: Event[X], step)`, X."""
     try:
         hints = typing.get_type_hints(cls.run)

@@ -24,9 +24,10 @@ from typing import Any
 from z0.actors.clock import Span, datetime_of, seconds, seeded, to_us, us_of
 from z0.actors.gates import pass_once
 from z0.faults import Fault, Point, fault
+from z0.replay import Replayed, replay
 from z0.runtime import Runtime
 
-__all__ = ["Fault", "Point", "VirtualClock", "crash", "fault", "temporary_runtime"]
+__all__ = ["Fault", "Point", "Replayed", "VirtualClock", "crash", "fault", "replay", "temporary_runtime"]
 
 _MEMORY = "/dev/shm"
 _PASSES_PER_LOOK = 4
