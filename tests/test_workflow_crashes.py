@@ -141,6 +141,11 @@ async def test_many_crashes_in_a_row_change_nothing(shape: str, tmp_path: Path, 
         assert await outcome(path, clock, world) == expected
 
 
+async def crash_everywhere(path: Path, expected: tuple[Any, ...]) -> None:
+    for nth in range(3, 9):
+        await crashed_once(path / str(nth), "sequential", "crash-after-commit", nth, expected)
+
+
 async def test_the_check_notices_a_step_that_runs_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from z0.workflows import history
 
@@ -152,8 +157,7 @@ async def test_the_check_notices_a_step_that_runs_twice(tmp_path: Path, monkeypa
     expected = await outcome(tmp_path / "whole", VirtualClock(), world)
     monkeypatch.setitem(history._FOLDS, "step_completed", forgets)
     with pytest.raises(AssertionError, match="crash-after-commit at commit"):
-        for nth in range(3, 9):
-            await crashed_once(tmp_path / str(nth), "sequential", "crash-after-commit", nth, expected)
+        await crash_everywhere(tmp_path, expected)
 
 
 @pytest.mark.proof

@@ -267,11 +267,12 @@ async def test_a_result_is_durable_before_the_next_callback_begins(clock: Virtua
 
         async def body(step: z0.Step) -> None:
             for number in range(3):
-                await step.do("x", lambda number=number: seen.append(committed(tmp_path)) or number)
+                await step.do("x", lambda: seen.append(committed(tmp_path)))
+                await step.do("y", lambda number=number: number)
 
         runtime.node.env = {"body": body}
         await (await runtime.workflows.create(Scripted, id="one")).result()
-    assert seen == [2, 3, 4]
+    assert seen == [2, 4, 6]
 
 
 def committed(path: Any) -> int:
