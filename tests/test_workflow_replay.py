@@ -107,8 +107,11 @@ def cut(file: Path, rows: int) -> None:
 
 
 def rows_of(file: Path) -> list[Any]:
-    with apsw.Connection(str(file)) as connection:
+    connection = apsw.Connection(str(file))
+    try:
         return list(connection.execute("SELECT * FROM z0_journal ORDER BY seq"))
+    finally:
+        connection.close()
 
 
 async def check(folder: Path, shapes: list[Shape], proof: Proof) -> None:
