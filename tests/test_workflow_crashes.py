@@ -72,7 +72,8 @@ async def outcome(path: Path, clock: VirtualClock, world: World) -> tuple[Any, .
     """All that can be seen of a finished instance that must not depend on crashes."""
     async with z0.Runtime(path, clock=clock, actors=[Shop, Effects], env=world) as runtime:
         instance = runtime.workflows.get(Shop, "one")
-        result = await instance.result("1 second")
+        assert (await instance.status()).finished, await instance.status()
+        result = await instance.result()
         journal = await instance.journal()
         effects = [fact.idempotency_key for fact in await runtime.get(Effects, "world").query_facts()]
     begun = {entry.step: entry.detail["until"] for entry in journal if entry.event == "sleep_started"}

@@ -142,6 +142,31 @@ async def test_what_a_finished_instance_still_slept_for_does_not_wake_it(data: P
         assert len(await instance.journal()) == entries
 
 
+async def test_a_backoff_ends_although_the_clock_was_set_back_while_the_process_was_down(
+    data: Path, clock: VirtualClock
+) -> None:
+    attempts: list[int] = []
+
+    async def work(context: z0.StepContext) -> str:
+        attempts.append(context.attempt)
+        if context.attempt == 1:
+            raise ValueError("no")
+        await clock.sleep("1 minute")
+        return "done"
+
+    async def body(step: z0.Step) -> str:
+        return await step.do("x", work, retries=z0.Retries(delay="1 hour"))
+
+    async with running(data, clock, body) as (runtime, _):
+        await clock.advance("3601 seconds")  # its second attempt is under way
+        await crash(runtime)
+    clock.jump("30 minutes", backwards=True)
+    async with running(data, clock, body) as (_, instance):
+        await clock.advance("2 hours")
+        assert await instance.result("1 second") == "done"
+    assert attempts == [1, 2, 2]
+
+
 # D. Events
 
 

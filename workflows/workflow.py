@@ -121,6 +121,7 @@ class Workflow(Bounded):
         """Have the body run, if it does not yet."""
         host = self._z0_host
         if self._run is None and self._is_runnable and not host.dead:
+            self._set_alarm()  # it may have run before a crash, by a clock that was ahead of today's
             self._run = Run(self)
             self._run.task = self.wait_until(self._perform(self._run))
 
