@@ -11,6 +11,7 @@ import re
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Protocol
 
 perf_ns = time.perf_counter_ns
@@ -38,13 +39,7 @@ def seconds(span: Span) -> float:
     if isinstance(span, timedelta):
         value = span.total_seconds()
     elif isinstance(span, str):
-        match = _SPAN.fullmatch(span)
-        if match is None or span.strip().endswith("mss"):
-            raise ValueError(
-                f'not a span: {span!r}; write "<number> <unit>" with ms, second(s), minute(s), hour(s), '
-                "day(s), week(s), month(s) or year(s)"
-            )
-        value = float(match[1]) * _UNIT_SECONDS[match[2]]
+        value = _read(span)
     elif isinstance(span, bool) or not isinstance(span, (int, float)):
         raise ValueError(f"not a span: {span!r}; give a timedelta, a number of seconds or a string")
     else:
@@ -52,6 +47,17 @@ def seconds(span: Span) -> float:
     if not 0 <= value < float("inf"):
         raise ValueError(f"not a span: {span!r}; it must be finite and not negative")
     return value
+
+
+@lru_cache(maxsize=1024)
+def _read(span: str) -> float:
+    match = _SPAN.fullmatch(span)
+    if match is None or span.strip().endswith("mss"):
+        raise ValueError(
+            f'not a span: {span!r}; write "<number> <unit>" with ms, second(s), minute(s), hour(s), '
+            "day(s), week(s), month(s) or year(s)"
+        )
+    return float(match[1]) * _UNIT_SECONDS[match[2]]
 
 
 def to_us(seconds: float) -> int:

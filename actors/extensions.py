@@ -8,6 +8,7 @@
 | 8 | timedelta | an array: days, seconds, microseconds |
 | 9 | Decimal | its text |
 | 10 | UUID | its 16 bytes |
+| 11 | a fact of the ledger (`declare`) | a msgpack array of its fields |
 
 A datetime in UTC is msgpack's own timestamp. A time zone is kept as its offset, `fold` is not kept. Structs,
 dataclasses and enums become dicts and values: their type is known to whoever reads.
@@ -21,7 +22,7 @@ from collections.abc import Callable, Iterable
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -34,6 +35,7 @@ DEPTH_MAX = 100
 PLAIN = frozenset({type(None), bool, int, float, str, bytes})
 """Types that msgpack says exactly."""
 
+T = TypeVar("T")
 _Ext = msgspec.msgpack.Ext
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -52,6 +54,14 @@ def pack(value: Any, room: int = DEPTH_MAX) -> Any:
     if not room:
         raise ValueError(f"nested more than {DEPTH_MAX} deep, or in a circle")
     return packer(value, room - 1)
+
+
+def declare(code: int, kind: type[T], pack: Callable[[T], bytes], unpack: Callable[[memoryview], T]) -> None:
+    """Have values of this type come back as such. For the module that defines the type, when it is loaded."""
+    if code in _UNPACKERS:
+        raise ValueError(f"extension code {code} is taken; use another")
+    _PACKERS[kind] = lambda value, room: _Ext(code, pack(value))
+    _UNPACKERS[code] = unpack
 
 
 def unpack(code: int, data: memoryview) -> Any:

@@ -96,6 +96,7 @@ class Files:
             for file in sorted(path.iterdir()):
                 self.remove(file)
             self.drop_folder(path)
+            self._durable.discard(path)
 
     # Steps; each raises OSError
 

@@ -9,7 +9,9 @@ from typing import Annotated, Any, TypedDict
 from urllib.parse import quote
 
 import msgspec
+from msgspec.structs import astuple
 
+from z0.actors import codec, extensions
 from z0.actors.names import DEFAULT_TENANT
 
 from .errors import InvalidFact, LedgerCorrupt
@@ -61,6 +63,7 @@ class Fact(msgspec.Struct, frozen=True, gc=False):
 
 make_fact: Callable[..., Fact] = Fact
 """Fact by position, for rows."""
+extensions.declare(11, Fact, lambda fact: codec.encode(list(astuple(fact))), lambda data: Fact(*codec.decode(data)))
 _copy: Callable[[Fact], Fact] = Fact.__copy__  # type: ignore[attr-defined]  # msgspec has it, its stubs do not
 
 

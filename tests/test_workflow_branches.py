@@ -262,8 +262,8 @@ async def test_gather_and_task_groups_over_steps_replay_and_leave_no_exception_b
             said += [repr(each) for each in gathered]
             try:
                 async with asyncio.TaskGroup() as group:
-                    group.create_task(step.do("c", lambda: self.slow("c", "1 hour")))  # type: ignore[arg-type]
-                    group.create_task(step.do("d", lambda: self.slow("d", "1 minute", KeyError("d"))))  # type: ignore[arg-type]
+                    group.create_task(step.do("c", lambda: self.slow("c", "1 hour")))
+                    group.create_task(step.do("d", lambda: self.slow("d", "1 minute", KeyError("d"))))
             except* KeyError as errors:
                 said += [repr(each) for each in errors.exceptions]
             await step.sleep("pause", "1 hour")

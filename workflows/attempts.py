@@ -5,29 +5,32 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from z0.actors import codec
 from z0.actors.call import CURRENT, Call
 from z0.actors.clock import Span, Timer, seconds, to_us
-from z0.actors.errors import InvalidValue, LimitExceeded
+from z0.actors.errors import InvalidValue, LimitExceeded, presentable
 from z0.actors.within import within
 
+from .branch import is_lost
 from .errors import NonDeterminismError, NonRetryableError, StepInterrupted, StepTimeout, Suspended
 from .failure import failure_of
 from .history import Record
 from .journal import Event
 from .keys import SentKeys
+from .place import INSIDE
 from .retries import Retries, Settings, delay_after, settings_of, worth_another
 from .rollback import Rollback, Undo
 from .tracing import span_of
-from .values import SIMPLE, loaded, returned_by, stored
+from .values import SIMPLE, loaded, returned_by
 
 if TYPE_CHECKING:
     from .run import Run
-    from .step import StepContext, Steps
+    from .steps import StepContext, Steps
     from .workflow import Workflow
 
 _DELAY_SECONDS = 5.0  # that a delay function may take
@@ -62,31 +65,46 @@ class Options(msgspec.Struct, frozen=True):
 class Limit:
     """The time limit of one attempt, which stands still while the attempt sleeps or waits."""
 
-    def __init__(self, workflow: Workflow, span: float) -> None:
-        """Runs from now on."""
+    def __init__(self, workflow: Workflow, span: float | None) -> None:
+        """Runs from now on; `span` None: for ever."""
         task = asyncio.current_task()
         assert task is not None
         self.task = task
         self.expired = False
+        self.took = 0.0
+        """Seconds so far."""
+        self._cancelled = task.cancelling()
         self._clock = workflow.clock
-        self._left = span
+        self._span = span
         self._timer: Timer | None = None
         self.go_on()
 
     def go_on(self) -> None:
         """Run."""
         self._since = self._clock.monotonic()
-        self._timer = self._clock.call_later(max(0.0, self._left), self._expire)
+        if self._span is not None:
+            self._timer = self._clock.call_later(max(0.0, self._span - self.took), self._expire)
 
     def stand_still(self) -> None:
         """Stop for a while, or for good."""
+        self.took += self._clock.monotonic() - self._since
         if self._timer is not None:
             self._timer.cancel()
-            self._left -= self._clock.monotonic() - self._since
+            self._timer = None
 
     def _expire(self) -> None:
         self.expired = True
         self.task.cancel()
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether somebody else wants the task to end, too."""
+        return self.task.cancelling() > self._cancelled
+
+    def forgive(self) -> None:
+        """The task has ended what it did; it is not to end itself."""
+        if self.expired:
+            self.task.uncancel()
 
 
 class Attempts:
@@ -104,11 +122,20 @@ class Attempts:
         self._options = options
         self._settings = record.settings or settings_of(options.retries, options.timeout)
         self._limit: Limit | None = None
-        self._waits = 0
+        self._waiting = 0
+        self._made = 0
+        self._slept = False
+        self._started: int | None = None
+        self._took: float | None = None
+        self.tasks: set[asyncio.Task[Any]] = set()
+        """Tasks of the callback that take steps."""
 
-    def outcome(self) -> Any:
+    async def outcome(self) -> Any:
         """What the journal says that came of it."""
-        return self._run.outcome(self._record, returned_by(self._fn))
+        record = self._record
+        if record.blob is not None:
+            return loaded(await self._run.value_of(record), returned_by(self._fn), f"the result of {record.key}")
+        return self._run.outcome(record, returned_by(self._fn))
 
     def event(self, event: Event) -> Event:
         """What the entry is called that says this of the step."""
@@ -122,22 +149,23 @@ class Attempts:
         """Make attempts until one succeeds, or enough have failed. Raises the error of the last one."""
         run, record, workflow = self._run, self._record, self._run.workflow
         while True:
-            if record.due is not None and record.due > workflow.clock.now_us():
-                with self._steps.waiting():
-                    await run.park(record)
-                record.due = None
+            if record.due is not None:
+                if record.due > workflow.clock.now_us():
+                    with self._steps.waiting():
+                        await run.park(record)
+                run.history.shut(record)
             self._steps.announce()
             with self._steps.waiting():
                 await run.durable()
             if record.begun:
                 error: Exception = StepInterrupted(self._name, record.attempts + 1)
             else:
+                run.workflow.check_time()
                 run.begin()
                 try:
                     return await self._attempt(record.attempts + 1)
                 except Exception as caught:
-                    if run.closed or run.host.dead:
-                        raise Suspended from None
+                    self._stop()
                     run.host.writes.undo()  # what it wrote since it last waited, as of any message that fails
                     error = caught
                 finally:
@@ -145,16 +173,39 @@ class Attempts:
             record = self._record = await self._failed(record.attempts + 1, error)
             if record.done:
                 await run.host.durable()  # what fails around it is taken back without it
-                return self.outcome()
+                return await self.outcome()
+
+    def enter(self, rests: bool) -> None:
+        """The callback asks for a step; `rests`: one that may leave the memory. Raises NonRetryableError."""
+        if rests and self._options.at_most_once:
+            raise NonRetryableError(
+                f"step {self._name!r} sleeps or waits, so that its callback runs again, although it is at_most_once; "
+                "sleep between steps"
+            )
+        task = asyncio.current_task()
+        if task is not None and self._limit is not None and task is not self._limit.task:
+            self.tasks.add(task)
+
+    def _stop(self) -> None:
+        """Leave nothing of a failed attempt running. Raises Suspended when the whole run is over."""
+        if self._run.closed or self._run.host.dead:
+            raise Suspended from None
+        tasks, self.tasks = self.tasks, set()
+        for task in tasks:
+            task.cancel()
 
     async def _attempt(self, attempt: int) -> Any:
         run, workflow, record = self._run, self._run.workflow, self._record
-        started = workflow.clock.now_us()
+        self._started = workflow.clock.now_us()
+        if self._made:
+            run.again(record)
+        self._made += 1
         if self._options.at_most_once:
-            workflow.note(self.event("attempt_started"), record, attempt=attempt)
+            workflow.note(self.event("attempt_started"), record, attempt=attempt, settings=self._settings)
             await run.host.durable()
+        self._took, self._slept = None, False
         # What it sends without an idempotency key gets one, which is the same in every attempt.
-        call = CURRENT.get()
+        call, inside = CURRENT.get(), INSIDE.set(record.key)
         assert call is not None
         keys = SentKeys(workflow.idempotency_key, record.key)
         token = CURRENT.set(Call(call.host, call.activity, call.deadline, keys))
@@ -163,49 +214,96 @@ class Attempts:
                 value = await self._call(attempt)
         finally:
             CURRENT.reset(token)
+            INSIDE.reset(inside)
         run.check_live()
-        what = f"the result of step {self._name!r}"
-        encoded = None if value is None else stored(value, what, workflow.result_bytes)
-        workflow.note(self.event("step_completed"), record, encoded, attempt=attempt, started=started)
-        if record.key.find("/") >= 0:  # what failed around it is taken back without it
+        kind, what = returned_by(self._fn), f"the result of step {self._name!r}"
+        encoded, detail = None if value is None else codec.encode(value), self._detail()
+        if type(value) not in SIMPLE or (kind is not Any and kind is not type(value)):
+            value = loaded(encoded, kind, what)
+        if encoded is not None and len(encoded) > workflow.result_bytes:
+            detail["blob"] = await workflow.spill(encoded, what)
+            encoded = None
+        workflow.note(self.event("step_completed"), record, encoded, attempt=attempt, started=self._started, **detail)
+        run.passed(record.key)
+        if "/" in record.key:  # what failed around it is taken back without it
             await run.host.durable()
-        return value if type(value) in SIMPLE else loaded(encoded, returned_by(self._fn), what)
+        return value
+
+    def _detail(self) -> dict[str, Any]:
+        """What the journal is to know of an attempt beside its result."""
+        detail: dict[str, Any] = {}
+        if self._took is not None:
+            detail["took"] = to_us(self._took)
+        if self._options.sensitive:
+            detail["sensitive"] = True
+        return detail
 
     async def _call(self, attempt: int) -> Any:
+        """Run the callback. Raises what it raises, and StepTimeout."""
         fn = self._fn
         result = fn(self.context(attempt, self._settings)) if _wants_context(fn) else fn()
         if not inspect.isawaitable(result):
             return result
-        if self._settings.timeout is None:
-            return await result
         limit = self._limit = Limit(self._run.workflow, self._settings.timeout)
         try:
             value = await result
-        except asyncio.CancelledError:
-            if not limit.expired:
+        except asyncio.CancelledError as cancelled:
+            limit.forgive()
+            if self._run.closed or is_lost() or limit.is_cancelled:
                 raise
-            limit.task.uncancel()
-            raise StepTimeout(self._name, self._settings.timeout) from None
+            if not limit.expired:  # nobody has asked for it: the callback has cancelled something itself
+                raise presentable(cancelled) from cancelled
+            raise self._timeout() from None
+        except Exception as error:
+            limit.forgive()
+            if limit.expired:
+                raise self._timeout() from error
+            raise
         finally:
-            limit.stand_still()
             self._limit = None
+            limit.stand_still()
+            if self._slept:
+                self._took = limit.took
+        if limit.expired:  # it would not be cancelled
+            limit.forgive()
+            self._ignore(attempt, value)
+            raise self._timeout()
         return value
+
+    def _timeout(self) -> StepTimeout:
+        assert self._settings.timeout is not None
+        return StepTimeout(self._name, self._settings.timeout)
+
+    def _ignore(self, attempt: int, value: Any) -> None:
+        """Journal a result that came too late."""
+        workflow = self._run.workflow
+        if self._run.closed or self._run.host.dead:
+            raise Suspended
+        try:
+            encoded: bytes | None = codec.encode(value)
+        except InvalidValue:
+            encoded = None
+        if encoded is not None and len(encoded) > workflow.result_bytes:
+            encoded = None
+        self._run.host.writes.undo()
+        workflow.note(self.event("attempt_ignored"), self._record, encoded, attempt=attempt, started=self._started)
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
         """The attempt sleeps or waits: that is neither work of its own, nor time that it takes."""
         limit, run = self._limit, self._run
-        self._waits += 1
-        if self._waits == 1:  # else something else that it does waits already
+        self._waiting += 1
+        if self._waiting == 1:
+            self._slept = True
+            run.end()
             if limit is not None:
                 limit.stand_still()
-            run.end()
         try:
             with self._steps.waiting():
                 yield
         finally:
-            self._waits -= 1
-            if not self._waits:
+            self._waiting -= 1
+            if not self._waiting:
                 run.begin()
                 if limit is not None and self._limit is limit:
                     limit.go_on()
@@ -213,20 +311,25 @@ class Attempts:
     async def _failed(self, attempt: int, error: Exception) -> Record:
         """Journal that an attempt failed, and when the next is made, if one is."""
         run, workflow, record = self._run, self._run.workflow, self._record
-        failure = failure_of(error)
-        detail: dict[str, Any] = {"error": failure, "settings": self._settings}
-        final = isinstance(error, _FINAL) or attempt > self._settings.limit
-        if not final and worth_another(self._options.retries, error):
-            try:
-                delay = await self._delay(attempt, error)
-            except Exception as caught:
+        detail: dict[str, Any] = {**self._detail(), "settings": self._settings}
+        try:
+            final = isinstance(error, _FINAL) or attempt > self._settings.limit
+            delay = (
+                None if final or not worth_another(self._options.retries, error) else await self._delay(attempt, error)
+            )
+        except Exception as caught:  # of the class's own functions: they would do no better for another attempt
+            if caught is not error:
                 caught.__cause__ = error
-                detail["error"] = failure_of(caught)
-            else:
-                retry_at = workflow.clock.now_us() + to_us(delay)
-                workflow.note(self.event("attempt_errored"), record, attempt=attempt, retry_at=retry_at, **detail)
-                return run.history.records[record.key]
-        workflow.note(self.event("step_errored"), record, attempt=attempt, **detail)
+            error, delay = caught, None
+        if run.closed or run.host.dead:
+            raise Suspended
+        detail["error"] = failure_of(error)
+        if delay is None:
+            workflow.note(self.event("step_errored"), record, attempt=attempt, started=self._started, **detail)
+        else:
+            detail["retry_at"] = workflow.clock.now_us() + to_us(delay)
+            workflow.note(self.event("attempt_errored"), record, attempt=attempt, started=self._started, **detail)
+        run.passed(record.key)
         return run.history.records[record.key]
 
     async def _delay(self, attempt: int, error: Exception) -> float:
@@ -234,7 +337,8 @@ class Attempts:
         workflow, settings, retries = self._run.workflow, self._settings, self._options.retries
         after = getattr(error, "retry_after", None)
         if after is not None:
-            return seconds(after)
+            with suppress(ValueError):  # an error of another house, whose word means something else
+                return seconds(after)
         first = settings.delay
         if first is None:
             made = retries.delay(attempt, error) if callable(retries.delay) else retries.delay

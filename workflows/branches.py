@@ -17,12 +17,14 @@ from z0.actors.gates import pass_once
 
 from .branch import BRANCH, Branch
 from .keys import is_below
-from .run import last_position, seen
+from .place import last_position, seen
+from .progress import one_of
 from .values import stored
 
 if TYPE_CHECKING:
     from .keys import Kind
-    from .run import Run
+    from .progress import one_of
+from .run import Run
 
 _PASSES = 8  # turns of the loop that a replay lets a branch have that was given up
 
@@ -69,7 +71,7 @@ class Branches:
             return await self._repeat(self._verdict, len(self._awaitables))
         while len(self._tasks) < len(self._awaitables):
             self._begin()
-        await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+        await one_of(self._tasks)
         winner = next(index for index, task in enumerate(self._tasks) if task.done())
         await self._decide(winner)
         return self._tasks[winner].result()
@@ -90,13 +92,15 @@ class Branches:
 
     async def _run_all(self, most: int, tolerated: int) -> int | None:
         """Run them, `most` at once; the one whose failure is not tolerated any more."""
-        pending: set[asyncio.Task[Any]] = set()
+        pending: list[asyncio.Task[Any]] = []
         failed = 0
         while pending or len(self._tasks) < len(self._awaitables):
             while len(pending) < most and len(self._tasks) < len(self._awaitables):
-                pending.add(self._begin())
-            ended, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-            for task in sorted(ended, key=self._tasks.index):
+                pending.append(self._begin())
+            await one_of(pending)
+            ended = [task for task in pending if task.done()]
+            pending = [task for task in pending if not task.done()]
+            for task in ended:
                 failed += task.cancelled() or task.exception() is not None
                 if failed > tolerated:
                     return self._tasks.index(task)
@@ -144,16 +148,18 @@ class Branches:
 
     async def _repeat(self, verdict: Verdict, most: int) -> Any:
         """Come to the same again."""
-        lost, pending = set(verdict.lost), set[asyncio.Task[Any]]()
+        lost, pending = set(verdict.lost), list[asyncio.Task[Any]]()
         while len(self._tasks) < verdict.begun:
             index = len(self._tasks)
             task = self._begin(lost=index in lost)
             if index not in lost:
-                pending.add(task)
+                pending.append(task)
             if len(pending) >= most:
-                _, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-        if pending:
-            await asyncio.wait(pending)
+                await one_of(pending)
+                pending = [each for each in pending if not each.done()]
+        while pending:
+            await one_of(pending)
+            pending = [each for each in pending if not each.done()]
         for _ in range(_PASSES if lost else 0):
             await pass_once()
         return self._tasks[verdict.decided].result()

@@ -46,6 +46,10 @@ async def resume(workflow: Workflow) -> None:
     """Go on; deadlines have stood still. Raises InstanceNotFound, WrongStatus."""
     workflow.check_exists()
     workflow.check_unfinished("resuming it", "there is nothing left to resume")
+    if workflow.history.paused_at is None and workflow.history.diverged is not None:
+        workflow.stir()  # the code may fit by now
+        workflow.go_on()
+        return
     if workflow.history.paused_at is None:
         raise WrongStatus(workflow.address, workflow.status, "resuming it", "only a paused instance is resumed")
     workflow.stir()
@@ -181,7 +185,11 @@ async def fork_from(workflow: Workflow, from_step: str) -> tuple[bytes, dict[str
     created = workflow.history.created
     assert created is not None
     groups: dict[str, Any] = {name: created.detail[name] for name in ("groups", "priority") if name in created.detail}
-    return created.value or b"", groups, entries_before(workflow.history, _found(workflow, from_step))
+    entries = entries_before(workflow.history, _found(workflow, from_step))
+    for number, entry in enumerate(entries):
+        if (blob := entry.detail.pop("blob", None)) is not None:
+            entries[number] = msgspec.structs.replace(entry, value=await workflow.kept(blob))
+    return created.value or b"", groups, entries
 
 
 async def fork(workflow: Workflow, payload: bytes, groups: dict[str, Any], entries: list[Entry], of: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from z0.actors.errors import Z0Error
 
 
@@ -123,5 +125,5 @@ class Continued(BaseException):
         self.payload = payload
 
 
-class Suspended(BaseException):
+class Suspended(asyncio.CancelledError):
     """Ends a body whose instance leaves the memory. No Exception, so that no code stops it by accident."""

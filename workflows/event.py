@@ -13,6 +13,7 @@ from z0.actors.errors import InvalidName
 T = TypeVar("T")
 EVENT_TIMEOUT = "24 hours"
 _TYPE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+_ID_MAX = 256
 _SCALARS = (str, int, float, bool, type(None))
 
 
@@ -35,6 +36,24 @@ def check_type(type: object) -> str:
     if not isinstance(type, str) or not _TYPE.fullmatch(type):
         raise InvalidName(f"event type {type!r}", "is not 1 to 100 letters, digits, '_', '.' or '-'")
     return type
+
+
+def check_match(match: object) -> None:
+    """What a wait looks for in payloads. Raises TypeError."""
+    if match is None:
+        return
+    if not isinstance(match, dict) or not all(isinstance(each, str) for each in match):
+        raise TypeError(f"match={match!r}: give a dict of the payload's fields and their values")
+    for name, value in match.items():
+        if type(value) not in _SCALARS:
+            raise TypeError(f"match: {name!r} is a {type(value).__name__}; match strings, numbers, bools and None")
+
+
+def check_event_id(id: object) -> str:
+    """The id of an event, as its sender gives it. Raises InvalidName."""
+    if not isinstance(id, str) or not 0 < len(id) <= _ID_MAX:
+        raise InvalidName(f"event id {id!r}", f"is not a string of 1 to {_ID_MAX} characters")
+    return id
 
 
 def fields_of(payload: Any) -> dict[str, Any]:

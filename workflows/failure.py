@@ -57,6 +57,19 @@ def error_of(failure: Failure) -> Exception:
     return error
 
 
+def failing_step(error: BaseException | None, depth: int = _CAUSES_MAX) -> str | None:
+    """The key of the step whose error this is, or led to this; None: it came from the body itself."""
+    while error is not None and depth:
+        step = error.__dict__.get("_z0_step")
+        if step is not None:
+            return str(step)
+        if isinstance(error, BaseExceptionGroup):
+            found = (failing_step(each, depth - 1) for each in error.exceptions)
+            return next((step for step in found if step is not None), None)
+        error, depth = error.__cause__ or error.__context__, depth - 1
+    return None
+
+
 def _rebuilt(failure: Failure) -> Exception | None:
     kind = _class_of(failure.type)
     if kind is None or failure.args is None:

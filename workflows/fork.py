@@ -55,4 +55,8 @@ def _entry(kind: str, record: Record) -> Entry:
         detail["event"] = record.event
     elif kind == "sleep":
         detail["until"] = record.due
+    if record.blob is not None:
+        detail["blob"] = record.blob
+    if record.sensitive:
+        detail["sensitive"] = True
     return Entry(0, 0, event, record.key, record.attempts or None, record.position, None, record.value, detail)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 import msgspec
 
 from .failure import Failure
 from .journal import Entry
-from .keys import is_below, key_of
-from .lifecycle import LIFECYCLE, Child, Undoing, close, orphan, rollback_step_errored
+from .keys import key_of, kind_of, steps_around
+from .lifecycle import LIFECYCLE, Child, Undoing, orphan
+from .outcomes import OUTCOMES
 from .retries import Settings
 
 Status = Literal[
@@ -45,11 +46,17 @@ class Record(msgspec.Struct):
     """The instance that it waits for."""
     again: int = 0
     """How often it was tried anew, after it had failed the instance."""
+    blob: str | None = None
+    """Where the result is kept, when it is too big for a row."""
+    sensitive: bool = False
+    """Readers are not shown the result."""
+    past: bool = False
+    """It stands in an attempt that failed: the next one need not come by here."""
 
     @property
-    def open(self) -> bool:
-        """Whether it waits for the time, for an event or for another instance."""
-        return not self.done and (self.due is not None or self.type is not None or self.child is not None)
+    def kind(self) -> str:
+        """What sort of step it is."""
+        return kind_of(self.key)
 
 
 class History:
@@ -66,6 +73,16 @@ class History:
         self.records: dict[str, Record] = {}
         self.positions = 0
         """The highest that was given."""
+        self.inside: dict[str, list[Record]] = {}
+        """Steps that stand in another, by its key."""
+        self.open: dict[str, Record] = {}
+        """Those that wait for the time or for an event."""
+        self.steps = 0
+        """Steps done, or begun and recorded: what `steps_max` counts."""
+        self.executed = 0
+        """Microseconds that attempts took, without what they slept or waited."""
+        self.diverged: Entry | None = None
+        """Why the instance is paused: the code does not do what the journal has."""
         self.events: dict[int, Entry] = {}
         """Events that came, by seq."""
         self.inbox: dict[int, Entry] = {}
@@ -110,19 +127,24 @@ class History:
             return _ENDS[self.end.event]
         if self.paused_at is not None:
             return "paused" if self.paused else "waiting_for_pause"
+        if self.diverged is not None:
+            return "paused"
         if not self.started and not self.rolls_back:
             return "queued"
         return "waiting" if resting else "running"
 
     def waits(self) -> list[Record]:
         """The steps that wait for the time or for an event, in the order in which they were begun."""
-        return sorted((each for each in self.records.values() if each.open), key=_position)
+        return sorted(self.open.values(), key=_position)
 
     def due(self) -> int | None:
         """When the first of them is due."""
         if self.paused_at is not None:
             return None
-        return min((each.due for each in self.records.values() if each.open and each.due is not None), default=None)
+        dues = [each.due for each in self.open.values() if each.due is not None]
+        if self.diverged is not None:
+            dues.append(self.diverged.detail["again_at"])
+        return min(dues, default=None)
 
     @property
     def rolls_back(self) -> bool:
@@ -157,6 +179,8 @@ class History:
             for field in Record.__struct_fields__:
                 setattr(before[key], field, getattr(self.records[key], field))
             self.records[key] = before[key]
+        self.open = {key: self.records[key] for key in self.open}
+        self.inside = {key: [self.records[each.key] for each in inner] for key, inner in self.inside.items()}
 
     def record(self, entry: Entry) -> Record:
         """The record of the entry's step."""
@@ -166,7 +190,30 @@ class History:
             position = entry.position or 0
             record = self.records[entry.step] = Record(entry.step, position)
             self.positions = max(self.positions, position)
+            self.steps += record.kind == "do"
+            places = steps_around(entry.step)
+            for place in places:
+                self.inside.setdefault(place, []).append(record)
+            around = self.records.get(places[-1]) if places else None
+            if around is not None and around.due is not None:  # its next attempt is under way
+                self.shut(around)
         return record
+
+    def shut(self, record: Record) -> None:
+        """The step waits for nothing any more."""
+        record.due = None
+        self.open.pop(record.key, None)
+
+    def forget(self, record: Record) -> None:
+        """Nobody is there any more who waits for the step: should one come, it begins anew."""
+        self.shut(record)
+        if self.records.pop(record.key, None) is not None:
+            for place in steps_around(record.key):
+                self.inside[place].remove(record)
+
+    def below(self, key: str) -> Sequence[Record]:
+        """The steps that stand in that one, however deep."""
+        return tuple(self.inside.get(key, ()))
 
     # Which event a wait gets
 
@@ -185,7 +232,11 @@ def fits(event: Entry, type: str, match: dict[str, Any] | None) -> bool:
     if event.detail["type"] != type:
         return False
     fields = event.detail.get("fields", {})
-    return all(name in fields and fields[name] == value for name, value in (match or {}).items())
+    return all(name in fields and _same(fields[name], value) for name, value in (match or {}).items())
+
+
+def _same(one: object, other: object) -> bool:
+    return one == other and isinstance(one, bool) == isinstance(other, bool)
 
 
 def _position(record: Record) -> int:
@@ -224,87 +275,19 @@ def _retried(history: History, entry: Entry) -> None:
     history.end = None
     history.started = not history.limited
     history.again = max(history.again, entry.detail.get("again", 0))
-    step = entry.step or ""
-    failed = (each for key, each in history.records.items() if is_below(key, step) and each.failure is not None)
-    for record in [history.records[step], *failed] if step in history.records else ():
-        record.done, record.attempts, record.failure = False, 0, None
-        record.again += record.key == step
+    failed = history.records.get(entry.step or "")
+    if failed is None:
+        return
+    failed.again += 1
+    for record in (failed, *history.below(failed.key)):
+        if record is failed or record.failure is not None:
+            record.done, record.attempts, record.failure, record.type = False, 0, None, None
+            if record.child is not None:
+                history.open[record.key] = record
 
 
-def _step_started(history: History, entry: Entry) -> None:
-    history.record(entry)
-
-
-def _step_completed(history: History, entry: Entry) -> None:
-    record = history.record(entry)
-    record.done, record.value, record.failure, record.begun = True, entry.value, None, False
-    record.attempts, record.due = entry.attempt or 0, None
-
-
-def _failed(history: History, entry: Entry) -> Record:
-    record = history.record(entry)
-    record.attempts, record.begun, record.due = entry.attempt or 0, False, None
-    record.failure = msgspec.convert(entry.detail["error"], Failure) if "error" in entry.detail else None
-    return record
-
-
-def _step_errored(history: History, entry: Entry) -> None:
-    _failed(history, entry).done = True
-
-
-def _attempt_started(history: History, entry: Entry) -> None:
-    history.record(entry).begun = True
-
-
-def _attempt_errored(history: History, entry: Entry) -> None:
-    record = _failed(history, entry)
-    record.due = entry.detail["retry_at"]
-    record.settings = msgspec.convert(entry.detail["settings"], Settings)
-
-
-def _sleep_started(history: History, entry: Entry) -> None:
-    history.record(entry).due = entry.detail["until"]
-
-
-def _sleep_completed(history: History, entry: Entry) -> None:
-    history.record(entry).done = True
-
-
-def _wait_started(history: History, entry: Entry) -> None:
-    record = history.record(entry)
-    record.due, record.type = entry.detail["until"], entry.detail["type"]
-    record.match = entry.detail.get("match")
-
-
-def _wait_completed(history: History, entry: Entry) -> None:
-    record = history.record(entry)
-    record.done, record.event, record.value = True, entry.detail["event"], entry.value
-    history.inbox.pop(entry.detail["event"], None)
-
-
-def _wait_timed_out(history: History, entry: Entry) -> None:
-    record = _failed(history, entry)
-    record.done = True
-
-
-def _event_received(history: History, entry: Entry) -> None:
-    history.events[entry.seq] = history.inbox[entry.seq] = entry
-    history.event_ids[entry.detail["id"]] = None
-
-
-def _value_recorded(history: History, entry: Entry) -> None:
-    record = history.record(entry)
-    record.done, record.value = True, entry.value
-    close(history, entry.detail.get("closed", []))
-
-
-def _undo_errored(history: History, entry: Entry) -> None:
-    _step_errored(history, entry)
-    rollback_step_errored(history, entry)
-
-
-def _errand_done(history: History, entry: Entry) -> None:
-    history.errands.pop(entry.detail["errand"], None)
+def _goes_on(history: History, entry: Entry) -> None:
+    history.diverged = None
 
 
 _FOLDS: dict[str, Callable[[History, Entry], None]] = {
@@ -315,23 +298,7 @@ _FOLDS: dict[str, Callable[[History, Entry], None]] = {
     "workflow_terminated": _terminated,
     "workflow_abandoned": _ended,
     "workflow_retried": _retried,
-    "step_started": _step_started,
-    "step_completed": _step_completed,
-    "step_errored": _step_errored,
-    "attempt_started": _attempt_started,
-    "attempt_errored": _attempt_errored,
-    "sleep_started": _sleep_started,
-    "sleep_completed": _sleep_completed,
-    "wait_started": _wait_started,
-    "wait_completed": _wait_completed,
-    "wait_timed_out": _wait_timed_out,
-    "event_received": _event_received,
-    "value_recorded": _value_recorded,
-    "rollback_step_started": _step_started,
-    "rollback_step_completed": _step_completed,
-    "rollback_step_errored": _undo_errored,
-    "rollback_attempt_errored": _attempt_errored,
-    "alert_raised": _value_recorded,
-    "errand_done": _errand_done,
+    "workflow_running": _goes_on,
+    **OUTCOMES,
     **LIFECYCLE,
 }

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from z0.actors.clock import Span, seconds
-from z0.actors.names import Address
+from z0.actors.names import Address, file_path
 from z0.actors.node import Node
 
+from . import blobs
 from .errors import InstanceFailed, InstanceNotFound, WrongStatus
-from .event import check_type, fields_of
+from .event import check_event_id, check_type, fields_of
 from .failure import error_of
 from .history import Status
 from .ids import check_id, random_id
 from .journal import Entry
-from .public import ENDS, Expander, InstanceEvent, StepInfo, step_named, steps_of
+from .public import ENDS, Expander, InstanceEvent, Read, StepInfo, step_named, steps_of
 from .services import ENTRIES
 from .status import InstanceStatus
 from .values import loaded, returned_by, stored
 from .workflow import Workflow
 
 _PAGE = 1_000
+T = TypeVar("T")
 W = TypeVar("W", bound=Workflow)
 
 
@@ -103,7 +106,7 @@ class Instance(Generic[W]):
         Raises InvalidName, InvalidValue, LimitExceeded, WrongStatus when the instance has ended.
         """
         encoded = stored(payload, f"the payload of event {type!r}", self.cls.result_bytes)
-        sender = random_id(self._node) if id is None else id
+        sender = random_id(self._node) if id is None else check_event_id(id)
         return await self._found().z0_send_event(check_type(type), encoded, fields_of(payload), sender)
 
     async def terminate(self, *, rollback: bool = False) -> None:
@@ -166,11 +169,17 @@ class Instance(Generic[W]):
 
     async def steps(self) -> list[StepInfo]:
         """Its steps, in the order in which they were begun, with their attempts and results."""
-        return steps_of(await self.journal())
+        return await self._looked(partial(steps_of, await self.journal()))
 
     async def step(self, name: str) -> StepInfo:
         """One step, by its name ("charge"; "charge#2": the second of that name) or its key. Raises StepNotFound."""
-        return step_named(await self.journal(), repr(self), name)
+        return await self._looked(partial(step_named, await self.journal(), repr(self), name))
+
+    async def _looked(self, look: Callable[[Read], T]) -> T:
+        """What is seen in the journal, with the results that are kept in files."""
+        folder = blobs.folder_of(self._node.folder / file_path(*self._address))
+        found: T = await self._node.threads.call(partial(look, partial(blobs.read, folder)))
+        return found
 
     async def delete(self) -> None:
         """Remove it: its file, and all that is known of it. One that has not ended is terminated first.

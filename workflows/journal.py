@@ -18,6 +18,8 @@ from msgspec.structs import astuple
 
 from z0.actors.writes import Writes
 
+from .values import REDACTED
+
 Event = Literal[
     "workflow_queued",
     "workflow_started",
@@ -28,6 +30,7 @@ Event = Literal[
     "workflow_retried",
     "workflow_waiting_for_pause",
     "workflow_paused",
+    "workflow_running",
     "workflow_resumed",
     "workflow_restarted",
     "workflow_continued",
@@ -55,6 +58,7 @@ Event = Literal[
     "rollback_step_errored",
     "rollback_attempt_started",
     "rollback_attempt_errored",
+    "rollback_attempt_ignored",
     "child_started",
     "child_told",
     "parent_told",
@@ -98,6 +102,12 @@ class Entry(msgspec.Struct, frozen=True):
 def entries(rows: Iterable[tuple[Any, ...]]) -> list[Entry]:
     """Rows of the table, as they are selected by `ENTRIES`."""
     return [_entry(*row) for row in rows]
+
+
+def redacted(entry: Entry) -> Entry:
+    """The entry as readers are shown it."""
+    hidden = entry.value is not None and entry.detail.get("sensitive")
+    return msgspec.structs.replace(entry, value=REDACTED) if hidden else entry
 
 
 def _entry(

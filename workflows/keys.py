@@ -35,6 +35,18 @@ def around(key: str) -> list[str]:
     return [key[:at] for at, character in enumerate(key) if character == "/"]
 
 
+def steps_around(key: str) -> list[str]:
+    """The keys of the steps that it stands in, without those of branches; the outermost first."""
+    return [each for each in around(key) if not each.rpartition("/")[2].isdecimal()]
+
+
+def callback_of(place: str) -> str:
+    """The step whose callback takes the steps that stand in this place, whichever branches they are in; "": none's."""
+    while place.rpartition("/")[2].isdecimal():
+        place = place.rpartition("/")[0].rpartition("/")[0]
+    return place
+
+
 class SentKeys:
     """Idempotency keys for what an attempt of a step sends: the same ones for every attempt."""
 

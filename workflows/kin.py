@@ -23,11 +23,12 @@ from z0.actors.segments import Segments
 from .errors import InstanceFailed, InstanceNotFound, NonDeterminismError, Suspended, WrongStatus
 from .failure import failure_of
 from .lifecycle import Child, Origin, Parent
+from .place import INSIDE
 from .values import stored
 
 if TYPE_CHECKING:
     from .history import Record
-    from .step import Steps
+    from .steps import Steps
     from .workflow import Workflow
 
 log = logging.getLogger("z0.workflows")
@@ -61,6 +62,7 @@ async def run_child(
             steps.announce()
             workflow.note("child_started", record, child=msgspec.to_builtins(child))
         record = run.history.records[record.key]
+    token = INSIDE.set(record.key)
     try:
         await _create(inside, record, cls, payload)
     except NonDeterminismError:
@@ -71,6 +73,8 @@ async def run_child(
         if not record.done:
             workflow.note("step_errored", record, attempt=record.attempts + 1, error=failure_of(error))
         return
+    finally:
+        INSIDE.reset(token)
     if not record.done:
         with steps.waiting():
             await run.park(record)

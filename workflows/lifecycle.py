@@ -87,6 +87,9 @@ def _waiting_for_pause(history: History, entry: Entry) -> None:
 
 
 def _paused(history: History, entry: Entry) -> None:
+    if "again_at" in entry.detail:  # the code does not do what the journal has
+        history.diverged = entry
+        return
     history.paused = True
     if history.paused_at is None:
         history.paused_at = entry.at
@@ -96,8 +99,8 @@ def _resumed(history: History, entry: Entry) -> None:
     """Deadlines stood still meanwhile."""
     since, history.paused_at, history.paused = history.paused_at, None, False
     if since is not None:
-        for record in history.records.values():
-            if record.open and record.due is not None:
+        for record in history.open.values():
+            if record.due is not None:
                 record.due += entry.at - since
 
 
@@ -107,11 +110,12 @@ def _resumed(history: History, entry: Entry) -> None:
 def _restarted(history: History, entry: Entry) -> None:
     """A step and all that was begun after it are as if they had never been."""
     history.run = entry.detail["run"]
-    history.end = history.rollback = None
+    history.end = history.rollback = history.diverged = None
     history.started = not history.limited
     history.paused, history.paused_at = False, None
     target = entry.step
     if target is None:
+        history.executed = 0
         drop(history, list(history.records))
         return
     reopened = around(target)
@@ -123,13 +127,18 @@ def _restarted(history: History, entry: Entry) -> None:
         record = history.records.get(key)
         if record is not None:
             record.done, record.value, record.failure, record.attempts = False, None, None, 0
+            record.blob, record.past = None, False
+            if record.child is not None:
+                history.open[key] = record
 
 
 def drop(history: History, keys: list[str]) -> None:
     """Forget steps: what they waited for is let go, and events that they took may be taken again."""
     orphan(history, keys, rollback=False)
     for key in keys:
-        record = history.records.pop(key)
+        record = history.records[key]
+        history.forget(record)
+        history.steps -= record.kind == "do"
         if record.event is not None and record.event in history.events:
             history.inbox[record.event] = history.events[record.event]
     history.inbox = dict(sorted(history.inbox.items()))
@@ -167,7 +176,7 @@ def first_created(created: Entry) -> int:
 
 
 def _rollback_started(history: History, entry: Entry) -> None:
-    history.end = None
+    history.end = history.diverged = None
     if history.rollback is not None:  # what had failed is tried again
         for step in history.rollback.failed:
             drop(history, [key for key in history.records if key == undo_key(step) or is_below(key, undo_key(step))])
@@ -209,7 +218,9 @@ def _rollback_errored(history: History, entry: Entry) -> None:
 
 
 def _child_started(history: History, entry: Entry) -> None:
-    history.record(entry).child = msgspec.convert(entry.detail["child"], Child)
+    record = history.record(entry)
+    record.child = msgspec.convert(entry.detail["child"], Child)
+    history.open[record.key] = record
 
 
 def orphan(history: History, keys: list[str], *, rollback: bool) -> None:
@@ -234,7 +245,8 @@ def close(history: History, keys: list[str]) -> None:
     orphan(history, known, rollback=False)
     for key in known:
         record: Record = history.records[key]
-        record.due = record.type = record.child = None
+        history.shut(record)
+        record.type = record.child = None
 
 
 LIFECYCLE: dict[str, Callable[[Any, Entry], None]] = {

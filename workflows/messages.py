@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from . import journal
 from .errors import InstanceExists
 from .event import check_type
-from .journal import Entry
+from .journal import Entry, redacted
+from .limits import warnings_of
 from .status import InstanceStatus, status_of
 
 if TYPE_CHECKING:
@@ -39,7 +42,9 @@ async def start(workflow: Workflow, ticket: int) -> bool:
 async def status(workflow: Workflow) -> InstanceStatus:
     """How the instance is. Raises InstanceNotFound."""
     workflow.check_exists()
-    return status_of(workflow.name, workflow.history, workflow._run is None or workflow._run.rests)
+    history = workflow.history
+    found = status_of(workflow.name, history, workflow._run is None or workflow._run.rests)
+    return replace(found, warnings=warnings_of(history, workflow.steps_max, workflow.execution_max))
 
 
 async def send_event(workflow: Workflow, type: str, payload: bytes, fields: dict[str, Any], id: str) -> bool:
@@ -62,4 +67,5 @@ async def send_event(workflow: Workflow, type: str, payload: bytes, fields: dict
 async def entries(workflow: Workflow, after: int = 0, limit: int = -1) -> list[Entry]:
     """Entries after a seq, at most so many. Raises InstanceNotFound."""
     workflow.check_exists()
-    return journal.entries(workflow._z0_host.writes.rows(journal.ENTRIES_AFTER, after, limit))
+    rows = workflow._z0_host.writes.rows(journal.ENTRIES_AFTER, after, limit)
+    return [redacted(each) for each in journal.entries(rows)]

@@ -6,7 +6,7 @@ is a whole number that grows, and is the same whenever the journal is read.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from typing import Any
 
@@ -23,6 +23,7 @@ from .keys import name_of
 REDACTED = "[REDACTED]"
 ENDS = frozenset({"workflow_completed", "workflow_errored", "workflow_terminated", "workflow_abandoned"})
 _ANEW = frozenset({"workflow_restarted", "workflow_continued"})
+Read = Callable[[str], bytes]
 _IDS_PER_ROW = 8
 _PUBLIC = ("workflow_", "step_", "attempt_", "sleep_", "wait_", "rollback_", "alert_")  # others are the journal's own
 _STARTS = {"step": "step_started", "attempt": "step_started", "sleep": "sleep_started", "wait": "wait_started"}
@@ -119,7 +120,7 @@ class Expander:
             fields["duration_ms"] = (entry.at - self._since.get(entry.step, entry.at)) // 1_000
         if entry.event in ("workflow_queued", "workflow_continued"):
             fields["params"] = _value(entry)
-        elif entry.value is not None:
+        elif entry.value is not None or "blob" in entry.detail:
             fields["output"] = _value(entry)
         if detail.get("until") is not None:
             fields["until"] = datetime_of(detail["until"])
@@ -144,15 +145,19 @@ def _error(entry: Entry) -> dict[str, Any]:
     return {"error": {"type": error["type"], "message": error["message"]}} if isinstance(error, dict) else {}
 
 
-def _value(entry: Entry) -> Any:
-    if entry.value is None:
+def _value(entry: Entry, read: Read | None = None) -> Any:
+    blob = entry.detail.get("blob")
+    if entry.value is None and blob is None:
         return None
     if entry.detail.get("sensitive"):
         return REDACTED
+    if blob is not None and read is None:
+        return f"<in the file {blob}>"
     try:
-        return codec.decode(entry.value)
+        value = entry.value if blob is None or read is None else read(blob)
+        return None if value is None else codec.decode(value)
     except (Z0Error, msgspec.MsgspecError):  # of another house's codec, or too large to stand here
-        return f"<{len(entry.value):,} bytes>"
+        return f"<in the file {blob}>" if entry.value is None else f"<{len(entry.value):,} bytes>"
 
 
 # Steps
@@ -205,8 +210,8 @@ _OUTCOMES = {
 }
 
 
-def steps_of(entries: Iterable[Entry]) -> list[StepInfo]:
-    """All steps, in the order in which they were begun."""
+def steps_of(entries: Iterable[Entry], read: Read | None = None) -> list[StepInfo]:
+    """All steps, in the order in which they were begun; `read`: of results that are kept in files, by their names."""
     found: dict[str, StepInfo] = {}
     events: dict[int, Entry] = {}
     for entry in entries:
@@ -229,11 +234,11 @@ def steps_of(entries: Iterable[Entry]) -> list[StepInfo]:
                 status="running",
                 begun=datetime_of(entry.started or entry.at),
             )
-        found[entry.step] = _after(info, entry, events)
+        found[entry.step] = _after(info, entry, events, read)
     return sorted(found.values(), key=lambda info: info.position or 0)
 
 
-def _after(info: StepInfo, entry: Entry, events: dict[int, Entry]) -> StepInfo:
+def _after(info: StepInfo, entry: Entry, events: dict[int, Entry], read: Read | None) -> StepInfo:
     status = _OUTCOMES.get(entry.event, "running")
     error = entry.detail.get("error")
     attempts = info.attempts
@@ -249,7 +254,7 @@ def _after(info: StepInfo, entry: Entry, events: dict[int, Entry]) -> StepInfo:
                 retry_at=None if retry_at is None else datetime_of(retry_at),
             ),
         ]
-    output = _value(entry)
+    output = _value(entry, read)
     if entry.event == "wait_completed":
         output = _value(events[entry.detail["event"]]) if entry.detail.get("event") in events else None
     return msgspec.structs.replace(
@@ -262,9 +267,9 @@ def _after(info: StepInfo, entry: Entry, events: dict[int, Entry]) -> StepInfo:
     )
 
 
-def step_named(entries: Iterable[Entry], instance: str, name: str) -> StepInfo:
+def step_named(entries: Iterable[Entry], instance: str, name: str, read: Read | None = None) -> StepInfo:
     """The step of that name or key; of several the first. Raises StepNotFound."""
-    steps = steps_of(entries)
+    steps = steps_of(entries, read)
     for info in steps:
         if name in (info.key, info.name):
             return info

@@ -13,6 +13,9 @@ Backoff = Literal["constant", "linear", "exponential"]
 Delay = Callable[[int, Exception], Span | Awaitable[Span]]
 
 
+LIMIT_MAX = 10_000
+
+
 class Retries(msgspec.Struct, frozen=True, kw_only=True):
     """How often and when a step that failed is tried again."""
 
@@ -22,7 +25,8 @@ class Retries(msgspec.Struct, frozen=True, kw_only=True):
     """Before the second attempt; or a function of the attempt that failed, from 1, and its error."""
     backoff: Backoff = "exponential"
     """How the delay grows: by itself, by the first delay each time, or twofold each time."""
-    max_delay: Span = "5 minutes"
+    max_delay: Span | None = "5 minutes"
+    """Up to which delays grow; None: without end."""
     jitter: float = 0.0
     """A random part of the delay is added, at most this fraction of it."""
     retry_on: tuple[type[Exception], ...] | Callable[[Exception], bool] = (Exception,)
@@ -30,11 +34,12 @@ class Retries(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Raises ValueError for what cannot be."""
-        if self.limit < 0:
-            raise ValueError(f"Retries(limit={self.limit}): give 0 or more attempts after the first")
+        if isinstance(self.limit, bool) or not isinstance(self.limit, int) or not 0 <= self.limit <= LIMIT_MAX:
+            raise ValueError(f"Retries(limit={self.limit}): give 0 to {LIMIT_MAX:,} attempts after the first")
         if not callable(self.delay):
             seconds(self.delay)
-        seconds(self.max_delay)
+        if self.max_delay is not None:
+            seconds(self.max_delay)
         if not 0 <= self.jitter <= 1:
             raise ValueError(f"Retries(jitter={self.jitter}): give a fraction from 0 to 1")
         if self.backoff not in ("constant", "linear", "exponential"):
@@ -48,7 +53,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     delay: float | None
     """Seconds; None: a function says."""
     backoff: Backoff
-    max_delay: float
+    max_delay: float | None
     jitter: float
     timeout: float | None
     """Seconds; None: for ever."""
@@ -60,7 +65,7 @@ def settings_of(retries: Retries, timeout: float | None) -> Settings:
         limit=retries.limit,
         delay=None if callable(retries.delay) else seconds(retries.delay),
         backoff=retries.backoff,
-        max_delay=seconds(retries.max_delay),
+        max_delay=None if retries.max_delay is None else seconds(retries.max_delay),
         jitter=retries.jitter,
         timeout=timeout,
     )
@@ -75,7 +80,8 @@ def delay_after(settings: Settings, attempt: int, first: float, random: float) -
             delay = first * attempt
         case "exponential":
             delay = first * 2.0 ** min(attempt - 1, 63)
-    delay = min(delay, settings.max_delay)
+    if settings.max_delay is not None:
+        delay = min(delay, max(settings.max_delay, first))
     return delay * (1 + settings.jitter * random)
 
 

@@ -3,7 +3,8 @@
 - A step that the journal has is answered from it at once, so a replay runs as fast as the body itself.
 - A step that the journal does not have begins only when every step that it does have was asked for: should some be
   left when the body can get no further, then the code has changed, and nothing is executed (`NonDeterminismError`).
-- A body that waits for nothing but the time or events rests: its instance may leave the memory.
+- A body that waits for nothing but the time or events rests: its instance may leave the memory. Where it cannot be
+  seen what a body waits for (a TaskGroup, a call), it is given some seconds first.
 """
 
 from __future__ import annotations
@@ -11,17 +12,22 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Coroutine
-from contextvars import ContextVar
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from z0.actors.call import CURRENT, Activity, Call
+from z0.actors.call import CURRENT, Activity
+from z0.actors.clock import Timer
+from z0.actors.errors import Aborted
+from z0.actors.gates import pass_once
 from z0.actors.segments import Segments
 
-from .branch import BRANCH, is_lost
-from .errors import NonDeterminismError, Suspended
+from .branch import is_lost
+from .errors import NonDeterminismError, NonRetryableError, Suspended
 from .failure import error_of
 from .history import Record
-from .keys import Kind, SentKeys, check_step_name, is_below, key_of
+from .keys import Kind, callback_of, check_step_name, is_below, key_of
+from .place import GATED, INSIDE, LAST, seen
+from .progress import is_stuck
 from .rollback import Undo
 from .values import loaded
 
@@ -30,22 +36,21 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _QUIET_PASSES = 8  # turns of the loop without a step asked for, after which the body can get no further
-
-_LAST: ContextVar[int] = ContextVar("z0_workflow_position", default=0)
-"""The position of the last step that this task of the body has begun."""
-_GATED: ContextVar[asyncio.Task[Any] | None] = ContextVar("z0_workflow_gated", default=None)
-"""The task of the body that passes the actor's gates already."""
+_PATIENCE = 10  # seconds that it is given when that cannot be seen
 
 
 class Run:
     """The body of one instance, under way."""
 
-    def __init__(self, workflow: Workflow, *, recalls: bool = False, undoes: bool = False) -> None:
+    def __init__(self, workflow: Workflow, *, recalls: bool = False, undoes: bool = False, dry: bool = False) -> None:
         """Nothing was asked for yet.
 
         `recalls`: it goes through what the journal has, and begins nothing. `undoes`: it is no run of the body, but of
-        what undoes its steps.
+        what undoes its steps. `dry`: what the journal does not have is not begun.
         """
+        self.dry = dry
+        self.reached: list[str] = []
+        """The steps that were not begun, because the run is a dry one."""
         self.workflow = workflow
         self.host = workflow._z0_host
         self.history = workflow.history
@@ -58,16 +63,23 @@ class Run:
         """What undoes the steps that were begun, by their keys."""
         self.recalled: asyncio.Future[None] | None = asyncio.get_running_loop().create_future() if recalls else None
         """Done when a run that recalls can get no further."""
-        mine = self.history.records
-        self.owed = {key for key in mine if key.startswith("rollback:") is undoes}  # recorded, and not asked for yet
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._nested = any("/" in key for key in self.owed)
+        self.owed = {
+            key
+            for key, record in self.history.records.items()
+            if key.startswith("rollback:") is undoes and not record.past and record.kind != "patch"
+        }
+        """Steps that the journal has, and that the body has not asked for yet."""
+        self.patches: dict[str, bool] = {}
+        """What `patched` has answered."""
+        self._tasks: dict[asyncio.Task[Any], None] = {}  # no set: in order, so that a run can be repeated exactly
+        self._steps = self.history.steps
         self._occurrences: Counter[tuple[str, str, str]] = Counter()
         self._held: list[tuple[str, asyncio.Future[None]]] = []
         self._parked: dict[str, asyncio.Future[None]] = {}
         self._executing = 0
         self._asked = 0
-        self._looking = False
+        self._looking = self._asleep = False
+        self._patience: Timer | None = None
 
     # Asking
 
@@ -75,6 +87,15 @@ class Run:
         """The record of the next step of that name. Raises InvalidName, Suspended."""
         if self.closed or self.host.dead:
             raise Suspended
+        if INSIDE.get() != callback_of(parent):
+            raise NonRetryableError(
+                f"step {name!r} is asked for in the wrong place: inside a callback use the context that it is given, "
+                "and the body's own `step` outside"
+            )
+        if self.diverged is not None:  # whatever the body made of the error
+            raise self.diverged
+        if self._asleep:
+            self._wake()
         count = self._occurrences[parent, kind, name]
         if not count:
             check_step_name(name)
@@ -84,22 +105,37 @@ class Run:
         record = self.history.records.get(key)
         if record is None:
             return Record(key, 0)
-        if record.position < _LAST.get():
+        if record.past or kind == "patch":
+            return record
+        if record.position < LAST.get():
             self.diverge(f"{key}, which the journal has earlier")
-        _LAST.set(record.position)
+        LAST.set(record.position)
         self.take(record)
         return record
 
     def take(self, record: Record) -> None:
         """The step was asked for, and what stands in it with it, when it has ended."""
-        owed = self.owed
-        if not owed:
+        if not self.owed:
             return
-        owed.discard(record.key)
-        if record.done and self._nested:
-            owed -= {key for key in owed if is_below(key, record.key)}
-        if not owed:
+        self.owed.discard(record.key)
+        if record.done:
+            self.passed(record.key)
+        self._release()
+        if not self.owed and self.history.diverged is not None and not self.dry:
+            self.workflow.note("workflow_running")
+
+    def passed(self, key: str) -> None:
+        """An attempt of the step has ended: what stands in it need not be asked for any more."""
+        if self.owed and key in self.history.inside:
+            self.owed.difference_update([each.key for each in self.history.below(key)])
             self._release()
+
+    def again(self, record: Record) -> None:
+        """Another attempt of the step begins: what stands in it is counted anew."""
+        key = record.key
+        for place in [place for place in self._occurrences if place[0] == key or is_below(place[0], key)]:
+            del self._occurrences[place]
+        LAST.set(record.position)
 
     async def reach(self, record: Record) -> None:
         """Return when the step may begin: all that the journal has is behind it. Gives it its position."""
@@ -109,7 +145,14 @@ class Run:
             await self.catch_up(record.key)
         if self.closed:
             raise Suspended
+        if self.dry:
+            self.reached.append(record.key)
+            self.passed(record.key)
+            await self.park(Record(f"{record.key} is not begun", 0))
         if record.position == 0:
+            if record.kind == "do":
+                self.workflow.check_steps(self._steps)
+                self._steps += 1
             self.place(record)
 
     async def catch_up(self, key: str) -> None:
@@ -120,26 +163,24 @@ class Run:
     async def _hold(self, key: str) -> None:
         if self.closed:
             raise Suspended
-        held = key, asyncio.get_running_loop().create_future()
-        self._held.append(held)
+        held = asyncio.get_running_loop().create_future()
+        self._held.append((key, held))
         self._look()
         try:
-            await held[1]
+            await held
         finally:
-            if held in self._held:
-                self._held.remove(held)
+            self._held = [each for each in self._held if each[1] is not held]
 
     def place(self, record: Record) -> None:
         """Give a step its position: it begins."""
         self.history.positions += 1
         record.position = self.history.positions
-        _LAST.set(record.position)
+        LAST.set(record.position)
 
     def _release(self) -> None:
-        if self.recalled is not None:
+        if self.owed or self.recalled is not None:
             return
-        held, self._held = self._held, []
-        for _, future in held:
+        for _, future in self._held:
             if not future.done():
                 future.set_result(None)
 
@@ -151,8 +192,16 @@ class Run:
         self.diverged = NonDeterminismError(self.workflow.address, position, expected, found)
         raise self.diverged
 
-    def check_end(self) -> None:
+    async def check_end(self) -> None:
         """Make sure that the body did all that its journal has. Raises NonDeterminismError."""
+        for _ in range(_QUIET_PASSES):  # tasks that it has left behind may be about to
+            if not self.owed:
+                break
+            await pass_once()
+        self.check_done()
+
+    def check_done(self) -> None:
+        """As `check_end`, of what it did so far."""
         if self.diverged is not None:
             raise self.diverged
         if self.owed:
@@ -169,7 +218,7 @@ class Run:
         self._executing -= 1
         if not self._executing and self.history.paused_at is not None and not self.closed and not self.host.dead:
             asyncio.get_running_loop().call_soon(self.workflow.pause_now)  # the segment that ends here is kept
-        if self._parked and not self._executing:
+        if (self._parked or self._held) and not self._executing:
             self._look()
 
     async def park(self, record: Record) -> None:
@@ -186,7 +235,7 @@ class Run:
         future = self._parked.get(key)
         if future is not None and not future.done():
             future.set_result(None)
-            self.workflow.awake()
+            self._wake()
 
     @property
     def executes(self) -> bool:
@@ -199,27 +248,55 @@ class Run:
         waits = self._parked and not any(future.done() for future in self._parked.values())
         return bool(waits) and not self._executing and not self._held
 
+    def _wake(self) -> None:
+        self._asleep = False
+        self.workflow.awake()
+
     def _look(self) -> None:
         """See soon whether the body can get any further."""
         if not self._looking:
             self._looking = True
-            self._pass(self._asked, _QUIET_PASSES)
+            self._pass(self._asked, _QUIET_PASSES, _PATIENCE)
 
-    def _pass(self, asked: int, passes: int) -> None:
+    def _pass(self, asked: int, passes: int, patience: int) -> None:
+        self._patience = None
         if self.closed:
             return
         if asked != self._asked:
-            asked, passes = self._asked, _QUIET_PASSES
+            asked, passes, patience = self._asked, _QUIET_PASSES, _PATIENCE
         if passes:
-            asyncio.get_running_loop().call_soon(self._pass, asked, passes - 1)
+            asyncio.get_running_loop().call_soon(self._pass, asked, passes - 1, patience)
             return
-        self._looking = False
         if self.recalled is not None:
+            self._looking = False
             if self._held and not self.recalled.done():
                 self.recalled.set_result(None)
-        elif self._held and self.owed:
+            return
+        if (self._held and self.owed and not self._executing) or self.rests:
+            match self._is_stuck():
+                case False:
+                    asyncio.get_running_loop().call_soon(self._pass, asked, passes, patience)
+                    return
+                case None if patience > (_PATIENCE - 1 if self.dry else 0):
+                    later = partial(self._pass, asked, passes, patience - 1)
+                    self._patience = self.workflow.clock.call_later(1, later)
+                    return
+            self._come_to_rest()
+        self._looking = False
+
+    def _is_stuck(self) -> bool | None:
+        ours = {*self._parked.values(), *(future for _, future in self._held)}
+        found = None if self.task is None else is_stuck(self.task, ours)
+        if found is None and self.host.node.draining:  # the next process may see
+            self.cut_off = found = True
+        return found
+
+    def _come_to_rest(self) -> None:
+        if self._held and self.owed and not self.host.node.draining:
             self._refuse()
-        elif self.rests:
+        else:
+            self.cut_off = self.cut_off or bool(self._held)
+            self._asleep = True
             self.workflow.asleep()
 
     def _refuse(self) -> None:
@@ -229,7 +306,6 @@ class Run:
             for _, future in self._held:
                 if not future.done():
                     future.set_exception(error)
-            self._held.clear()
 
     async def durable(self) -> None:
         """Return when all that was journaled so far is durable. Raises Suspended."""
@@ -259,7 +335,7 @@ class Run:
     async def over(self) -> None:
         """Cancel what else the body has begun, and return when that has ended."""
         self.close()
-        strays = self._tasks - {asyncio.current_task()}
+        strays = [task for task in self._tasks if task is not asyncio.current_task()]
         for task in strays:
             task.cancel()
         if strays:
@@ -270,11 +346,17 @@ class Run:
     def close(self) -> None:
         """The instance leaves the memory, or has ended: nothing more is begun."""
         self.closed = True
+        if self._patience is not None:
+            self._patience.cancel()
         for future in [*self._parked.values(), *(future for _, future in self._held)]:
             if not future.done():
                 future.cancel()
 
     # Answers
+
+    async def value_of(self, record: Record) -> bytes | None:
+        """The step's result, from where it is kept. Raises InvalidValue."""
+        return record.value if record.blob is None else await self.workflow.kept(record.blob)
 
     def outcome(self, record: Record, kind: Any = Any) -> Any:
         """What the journal says that came of the step. Raises the step's error."""
@@ -286,37 +368,27 @@ class Run:
 
     async def gated(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a part of the body through the actor's gates: as segments, each kept or taken back as a whole."""
+        try:
+            return await self._gated(work)
+        except (Exception, Aborted):
+            if self.closed or self.host.dead:  # whatever it is, no code of the body is to make anything of it
+                raise Suspended from None
+            raise
+
+    async def _gated(self, work: Coroutine[Any, Any, T]) -> T:
         task = asyncio.current_task()
-        if _GATED.get() is task:
+        if GATED.get() is task:
             return await work
         call = CURRENT.get()
         activity = Activity() if call is None or call.activity is None else call.activity
-        token = _GATED.set(task)
+        token = GATED.set(task)
         if task is not None and task is not self.task:
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._tasks[task] = None
+            task.add_done_callback(self._left)
         try:
             return await Segments(self.host, work, activity)  # type: ignore[no-any-return]
         finally:
-            _GATED.reset(token)
+            GATED.reset(token)
 
-
-def begin_body(workflow: Workflow | None = None) -> None:
-    """Make the context one in which a body begins; what it sends has keys of the workflow's, if one is given."""
-    _LAST.set(0)
-    _GATED.set(None)
-    BRANCH.set(None)  # whoever created the instance may have been in one of theirs
-    call = CURRENT.get()
-    if call is not None and workflow is not None:
-        CURRENT.set(Call(call.host, call.activity, call.deadline, SentKeys(workflow.idempotency_key, "run")))
-
-
-def last_position() -> int:
-    """The position of the last step that this task of the body has begun."""
-    return _LAST.get()
-
-
-def seen(task: asyncio.Future[Any]) -> None:
-    """Take the outcome of what nobody waits for any more, so that asyncio does not complain."""
-    if not task.cancelled():
-        task.exception()
+    def _left(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.pop(task, None)

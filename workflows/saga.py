@@ -13,14 +13,15 @@ import msgspec
 
 from .attempts import Attempts
 from .errors import NonDeterminismError, Suspended
-from .failure import error_of, failure_of
+from .failure import error_of, failing_step, failure_of
 from .history import Record
 from .journal import Event
 from .lifecycle import undo_key
+from .place import begin_body, seen
 from .retries import Settings
 from .rollback import Undo, plan_of
-from .run import Run, begin_body, seen
-from .step import RollbackContext, StepContext, Steps
+from .run import Run
+from .steps import RollbackContext, StepContext, Steps
 from .values import loaded
 
 if TYPE_CHECKING:
@@ -32,10 +33,11 @@ log = logging.getLogger("z0.workflows")
 class UndoAttempts(Attempts):
     """The attempts to undo one step."""
 
-    def __init__(self, run: Run, steps: Steps, record: Record, undo: Undo) -> None:
-        """`record`: of the undoing."""
+    def __init__(self, run: Run, steps: Steps, record: Record, undo: Undo, result: bytes | None) -> None:
+        """`record`: of the undoing; `result`: of the step."""
         super().__init__(run, steps, record, undo.name, undo.fn, undo.options)
         self._undo = undo
+        self._result = result
 
     def event(self, event: Event) -> Event:
         """What the entry is called that says this of the undoing."""
@@ -47,7 +49,7 @@ class UndoAttempts(Attempts):
         context = RollbackContext(run, self, self._record, undo.name, attempt, settings)
         done = run.history.records.get(undo.record.key)
         ended = done is not None and done.done and done.failure is None
-        context.output = loaded(done.value, undo.returns, f"the result of {done.key}") if ended and done else None
+        context.output = loaded(self._result, undo.returns, f"the result of {done.key}") if ended and done else None
         under_way = run.history.rollback
         failure = None if under_way is None else under_way.error
         context.error = None if failure is None else error_of(failure)
@@ -97,9 +99,11 @@ class Undoer(Steps):
             run.place(record)
         else:
             run.take(record)
-        attempts = UndoAttempts(run, self, record, undo)
+        done = run.history.records.get(undo.record.key)
+        result = None if done is None else await run.value_of(done)
+        attempts = UndoAttempts(run, self, record, undo, result)
         if record.done:
-            attempts.outcome()
+            await attempts.outcome()
         else:
             await attempts.make()
 
@@ -116,7 +120,7 @@ class Undoer(Steps):
 
 def begin(workflow: Workflow, run: Run, error: Exception) -> bool:
     """The body has failed: whether there is something to undo, which is journaled then."""
-    step = error.__dict__.get("_z0_step")
+    step = failing_step(error)
     plan = plan_of(run.undos, step)
     if not plan or isinstance(error, NonDeterminismError):
         return False

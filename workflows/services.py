@@ -59,7 +59,7 @@ class Services:
         """An instance has made an entry, as a part of the open turn."""
         figures, namespace = self.figures, host.address.namespace
         figures.events[namespace, entry.event] += 1
-        if entry.started is not None:
+        if entry.started is not None and entry.event.endswith("step_completed"):
             figures.attempts.add(entry.at - entry.started)
         followers = host.node.followers
         if followers.has(host.address, ENTRIES) and host.turn is not None:

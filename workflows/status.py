@@ -42,7 +42,7 @@ class InstanceStatus(msgspec.Struct, frozen=True, kw_only=True):
     step: str | None = None
     """The key of the step that failed it."""
     reason: str | None = None
-    """Why it was abandoned."""
+    """Why it was abandoned, or is paused."""
     waiting_for: list[str] = []
     """What it waits for, the first due first."""
     wake_at: datetime | None = None
@@ -55,6 +55,8 @@ class InstanceStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Which run this is: restarting and continuing begin another."""
     rollback: RollbackStatus | None = None
     """None: nothing was rolled back."""
+    warnings: list[str] = []
+    """Limits that are nearly reached."""
     code_version: int = 1
     """Of the class, when it was created."""
 
@@ -70,7 +72,8 @@ def status_of(id: str, history: History, resting: bool) -> InstanceStatus:
     assert created is not None
     waits = [] if end is not None else sorted(history.waits(), key=lambda record: record.due or 2**63)
     due = None if end is not None else history.due()
-    error = end.detail.get("error") if end is not None else None
+    why = end or history.diverged
+    error = why.detail.get("error") if why is not None else None
     return InstanceStatus(
         id=id,
         status=history.status(resting),
@@ -78,7 +81,7 @@ def status_of(id: str, history: History, resting: bool) -> InstanceStatus:
         output=codec.decode(end.value) if end is not None and end.value is not None else None,
         error=None if error is None else msgspec.convert(error, Failure),
         step=None if end is None else end.step,
-        reason=None if end is None else end.detail.get("reason"),
+        reason=None if why is None else why.detail.get("reason"),
         waiting_for=["a slot (concurrency)"] if history.queued else [_what(record) for record in waits],
         wake_at=None if due is None else datetime_of(due),
         attempt=waits[0].attempts + 1 if waits and waits[0].attempts else None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import lru_cache
 from typing import Any
 
@@ -11,6 +11,9 @@ from z0.actors import codec
 from z0.actors.errors import LimitExceeded
 
 from .event import Event
+
+REDACTED = codec.encode("[REDACTED]")
+"""What readers are shown of a sensitive result."""
 
 SIMPLE = frozenset({type(None), bool, int, float, str, bytes})
 """Types whose values need no decoding to be as they were stored."""
@@ -21,8 +24,8 @@ def stored(value: Any, what: str, bytes_max: int) -> bytes:
     encoded = codec.encode(value)
     if len(encoded) > bytes_max:
         raise LimitExceeded(
-            f"{what} has {len(encoded):,} bytes, more than {bytes_max:,} (workflow_result_bytes); return what is "
-            "needed later, or a reference to where the rest is kept"
+            f"{what} has {len(encoded):,} bytes, more than {bytes_max:,} (result_bytes); keep what is needed later, "
+            "or a reference to where the rest is"
         )
     return encoded
 
@@ -42,7 +45,10 @@ def returned_by(function: Callable[..., Any]) -> Any:
 @lru_cache(maxsize=1024)
 def _returned_by(function: Callable[..., Any]) -> Any:
     try:
-        return typing.get_type_hints(function).get("return", Any)
+        kind = typing.get_type_hints(function).get("return", Any)
+        if typing.get_origin(kind) in (Awaitable, Coroutine):
+            kind = typing.get_args(kind)[-1]
+        return Any if kind is None or isinstance(kind, typing.TypeVar) else kind
     except Exception:  # an annotation that cannot be resolved outside its scope: plain data come back
         return Any
 

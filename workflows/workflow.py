@@ -4,32 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
 from z0.actors.alarm_runs import AlarmInfo
-from z0.actors.clock import Span, datetime_of
+from z0.actors.clock import datetime_of
 from z0.actors.errors import presentable
 from z0.actors.handlers import HOOKS
-from z0.ledger.entity import Entity
 from z0.ledger.schema import ENTITY_SCHEMA
 
-from . import commands, errands, journal, kin, messages, retention, saga
+from . import commands, divergence, errands, journal, kin, messages, retention, saga
+from .bounds import Bounded
 from .errands import Errands
 from .errors import Continued, EventTimeout, InstanceNotFound, Suspended, WrongStatus
 from .event import Event
 from .facts import InstanceLedger
-from .failure import failure_of
-from .flow import Debounce, Rules, rules_of
+from .failure import failing_step, failure_of
+from .flow import rules_of
 from .history import History, Record
 from .journal import Entry
-from .retention import Retention
-from .retries import Retries
-from .run import Run, begin_body
-from .schedules import Schedule
+from .place import begin_body
+from .run import Run
 from .services import ENTRIES, services
 from .status import InstanceStatus
 from .step import Step
@@ -46,33 +43,12 @@ _SET_STATUS = "INSERT OR REPLACE INTO z0_meta VALUES('status', ?)"
 _CLEAR_RESTS = "DELETE FROM z0_meta WHERE key = 'rests'"
 
 
-class Workflow(Entity):
+class Workflow(Bounded):
     """Code that outlives its process: `async def run(self, event, step)`, every step of which is in a journal.
 
     The body must do the same again whenever it is run again: what depends on the time, on chance or on the world
     belongs into steps. Its instances are made by `runtime.workflows.create(Class, payload, id=...)`.
     """
-
-    version: ClassVar[int] = 1
-    """Of the code; each instance's journal says by which it was begun."""
-    retries: ClassVar[Retries] = Retries()
-    """Of steps that do not say otherwise."""
-    timeout: ClassVar[Span | None] = "10 minutes"
-    """Of one attempt of a step that does not say otherwise."""
-    result_bytes: ClassVar[int] = 1024 * 1024
-    """Of one step's result, of an event's payload and of the output, at most."""
-    steps_max: ClassVar[int] = 1_000
-    """That one instance may take."""
-    rollback_continues: ClassVar[bool] = False
-    """Whether the other steps are undone when one cannot be."""
-    retention: ClassVar[Span | Retention | None] = None
-    """How long finished instances are kept; None: until they are deleted."""
-
-    concurrency: ClassVar[Rules] = None
-    """How many instances may run at once: a `Concurrency`, or several that must all be kept; None: all."""
-    debounce: ClassVar[Debounce | None] = None
-    schedules: ClassVar[Sequence[Schedule]] = ()
-    """Of the default tenant; known when the runtime is opened with this class."""
 
     _z0_schema: ClassVar[tuple[str, ...]] = (*ENTITY_SCHEMA, *journal.JOURNAL_SCHEMA)
     _z0_hooks: ClassVar[frozenset[str]] = HOOKS | {"run", "on_failure"}
@@ -87,25 +63,11 @@ class Workflow(Entity):
         """Called at least once when the instance has failed, beside whatever else happens; again until it returns."""
 
     @property
-    def id(self) -> str:
-        """The id of the instance."""
-        return self.name
-
-    @property
     def workflows(self) -> Workflows:
         """The instances of the same tenant; one that is created in a step is created once."""
         from .instances import Workflows  # which knows this class
 
         return Workflows(self._z0_host.node, self._z0_host.address.tenant)
-
-    @property
-    def address(self) -> str:
-        """Class and id, for messages to people."""
-        return f"{self._z0_host.kind.namespace} {self.name!r}"
-
-    def idempotency_key(self, step: str) -> str:
-        """What tells this step of this run of this instance from every other."""
-        return f"{self._z0_host.kind.namespace}/{self.name}/{self.history.run}/{step}"
 
     # Life
 
@@ -159,14 +121,13 @@ class Workflow(Entity):
             retention.due(self)
 
     def _time_has_come(self, record: Record) -> None:
-        kind = record.key.rpartition("/")[2].partition(":")[0]
-        if kind == "sleep":
+        if record.kind == "sleep":
             self.note("sleep_completed", record)
-        elif kind == "wait":
+        elif record.kind == "wait":
             error = EventTimeout(record.key.rpartition(":")[2].rpartition("#")[0], record.type or "")
             self.note("wait_timed_out", record, error=failure_of(error))
         else:
-            record.due = None
+            self.history.shut(record)
         if self._run is not None:
             self._run.unpark(record.key)
 
@@ -174,6 +135,8 @@ class Workflow(Entity):
         run, status = self._run, self._z0_status()
         if self.history.end is None and self.history.started:
             if run is None or (run.rests and not run.cut_off):
+                if self.history.diverged is not None and self._z0_host.node.draining:
+                    self.storage.set_alarm(self.clock.now())  # the next process may have the code that fits
                 self._z0_host.writes.write(_SET_RESTS, (self.history.seq,))
             else:  # the next process is to go on at once
                 self.storage.set_alarm(self.clock.now())
@@ -205,6 +168,7 @@ class Workflow(Entity):
         """Have the body run, if it does not yet and may."""
         host = self._z0_host
         if self._run is None and self._is_runnable and not host.dead:
+            self.set_alarm()  # it may have run before a crash, by a clock that was ahead of today's
             self._run = Run(self)
             self._run.task = self.wait_until(self._perform(self._run))
 
@@ -265,7 +229,8 @@ class Workflow(Entity):
                 self._run = None
         if self.history.run != number:
             await commands.purge(self)
-        self.go_on()
+        if self.history.diverged is None:
+            self.go_on()
         kin.see_to(self)
         self._z0_host.node.followers.tell(self._z0_host.address)
 
@@ -285,23 +250,28 @@ class Workflow(Entity):
         host = self._z0_host
         try:
             output = await self.body(run)
+            await run.check_end()
             run.check_live()
-            run.check_end()
             encoded = stored(output, f"the output of {self.address}", self.result_bytes)
         except Continued as caught:
             commands.continue_as_new(self, caught.payload)
+        except (KeyboardInterrupt, GeneratorExit):  # it is the process that ends
+            raise
         except BaseException as caught:
             if run.closed or host.dead or isinstance(caught, Suspended):
                 raise Suspended from None
             host.writes.undo()
-            self._fail(run.diverged or presentable(caught))
+            if run.diverged is not None and self.on_divergence == "pause":
+                divergence.pause(self, run.diverged)
+            else:
+                self._fail(run.diverged or presentable(caught))
         else:
             self.note("workflow_completed", None, encoded)
 
     def _fail(self, error: Exception) -> None:
         if self._run is not None and saga.begin(self, self._run, error):
             return
-        step = error.__dict__.get("_z0_step")
+        step = failing_step(error)
         log.error("%s failed: %s", self.address, error, exc_info=error)
         self.enter("workflow_errored", step=step, detail={"error": msgspec.to_builtins(failure_of(error))})
 
@@ -310,9 +280,11 @@ class Workflow(Entity):
     def note(self, event: journal.Event, record: Record | None = None, value: bytes | None = None, /, *,
              attempt: int | None = None, started: int | None = None, **detail: Any) -> Entry:  # fmt: skip
         """Add an entry on a step, or on the instance, as part of the open segment."""
-        step, position = (None, None) if record is None else (record.key, record.position)
         plain = msgspec.to_builtins(detail) if detail else {}
-        return self.enter(event, step, attempt, position, started, value, plain)
+        if record is None:
+            return self.enter(event, None, attempt, None, started, value, plain)
+        self._z0_host.divide()  # what led to it was in order, or it is not entered
+        return self.enter(event, record.key, attempt, record.position, started, value, plain)
 
     def enter(
         self,
@@ -366,6 +338,8 @@ class Workflow(Entity):
     def set_alarm(self) -> None:
         """Have the alarm run when the first wait is due."""
         due = None if self.history.end is not None else self.history.due()
+        if due is not None and self.history.diverged is not None:
+            due = max(due, self.clock.now_us() + divergence.LOOK_AGAIN_US)
         if self.tell_at is not None:
             due = self.tell_at if due is None else min(due, self.tell_at)
         if due != self._alarm_us:

@@ -83,7 +83,8 @@ from z0.workflows.retries import Retries
 from z0.workflows.rollback import Rollback
 from z0.workflows.schedules import Schedule, ScheduleInfo
 from z0.workflows.status import InstanceStatus
-from z0.workflows.step import RollbackContext, Step, StepContext
+from z0.workflows.step import Step
+from z0.workflows.steps import RollbackContext, StepContext
 from z0.workflows.workflow import Workflow
 
 __version__ = "0.1.0"

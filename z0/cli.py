@@ -27,6 +27,7 @@ from z0.actors.errors import ActorFileError, DataDirLocked, InvalidName, QueryEr
 from z0.actors.names import DEFAULT_TENANT, Address
 from z0.bank import BadTransactionFile
 from z0.check import check, check_all
+from z0.replay_command import replay
 from z0.workflows.errors import InstanceNotFound, StepNotFound
 
 OK, FAILED, USAGE, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 130, 141
@@ -87,7 +88,7 @@ def _fail(problem: object, code: int) -> int:
 def _app(chosen: str | None) -> App:
     """The commands of this module and those that other packages bring; of these only the chosen is loaded."""
     app = App(name="z0", help="Durable ledgers, one SQLite file for each actor.", version=_version)
-    for command in (demo, ls, show, facts, alarms, verify):
+    for command in (demo, ls, show, facts, alarms, verify, replay):
         app.command(command)
     app.command(workflow_commands.app)
     brought = {point.name: point for point in entry_points(group=COMMANDS)}

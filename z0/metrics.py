@@ -16,6 +16,7 @@ from z0.actors.catalog import CATALOG_FILE
 from z0.actors.metrics import Histogram
 from z0.actors.node import Node
 from z0.actors.reader import Reader
+from z0.workflows.history import Record
 from z0.workflows.services import services
 from z0.workflows.workflow import Workflow
 
@@ -225,10 +226,15 @@ def _reasons(node: Node) -> Counter[str]:
         if isinstance(host.actor, Workflow):
             history = host.actor.history
             reasons["slot"] += history.queued
-            for record in list(history.records.values()) if history.end is None else ():
-                if record.open:
-                    reasons["event" if record.type is not None else "retry" if record.attempts else "sleep"] += 1
+            for record in list(history.open.values()) if history.end is None else ():
+                reasons[_reason(record)] += 1
     return reasons
+
+
+def _reason(record: Record) -> str:
+    if record.child is not None:
+        return "child"
+    return "event" if record.type is not None else "retry" if record.attempts else "sleep"
 
 
 def _counter(name: str, text: str, counts: Counter[str], label: str) -> Metric:

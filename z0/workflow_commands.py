@@ -186,8 +186,9 @@ def step(
     Example: z0 workflows step var/z0 Billing/inv-2026-11-acme "create invoice"
     """
     instance, name = (first, second) if second is not None else (None, first)
-    address, entries = workflow_files.journal(inspect.find(path, instance, tenant))
-    found = step_named(entries, str(address), name)
+    file = inspect.find(path, instance, tenant)
+    address, entries = workflow_files.journal(file)
+    found = step_named(entries, str(address), name, workflow_files.reader_of(file))
     if json:
         terminal.print_json(found)
         return OK

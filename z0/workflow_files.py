@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from z0.actors.errors import ActorFileError
 from z0.actors.names import Address
 from z0.actors.reader import Reader
 from z0.inspect import moment
+from z0.workflows import blobs
 from z0.workflows.history import History, Status
 from z0.workflows.journal import ENTRIES, Entry, entries
-from z0.workflows.public import StepInfo, steps_of
+from z0.workflows.public import Read, StepInfo, steps_of
 from z0.workflows.status import InstanceStatus, status_of
 
 _INSTANCES = (
@@ -96,9 +98,14 @@ def show(file: Path) -> Instance:
         workflow=address.namespace,
         path=str(file),
         status=status_of(address.name, history, _rests(history)),
-        steps=steps_of(found),
+        steps=steps_of(found, reader_of(file)),
         entries=len(found),
     )
+
+
+def reader_of(file: Path) -> Read:
+    """Reads the results that are kept beside an instance's file."""
+    return partial(blobs.read, blobs.folder_of(file))
 
 
 def plain(entry: Entry) -> dict[str, Any]:

@@ -1,0 +1,59 @@
+"""Replaying a copied journal with today's code, to know before a deployment whether instances can go on with it."""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from z0.actors.errors import ActorFileError
+from z0.inspect import moment
+from z0.runtime import Runtime
+from z0.workflows import blobs, journal
+from z0.workflows.replay import Replayed, Replaying
+from z0.workflows.workflow import Workflow
+
+__all__ = ["Replayed", "class_of", "replay"]
+
+
+async def replay(file: str | Path, cls: type[Workflow], *, env: Any = None) -> Replayed:
+    """Run the class's body against an instance's file, live or copied, which is only read: no step is executed.
+
+    `env`: what the body finds as `self.env`. Raises ActorFileError for what is no instance's file.
+    """
+    path = Path(file)
+    with moment(path) as (reader, address, _):
+        if not reader.has_table("z0_journal"):
+            raise ActorFileError(str(path), f"{address} is no workflow instance")
+        rows = reader.rows(journal.ENTRIES)
+    names = {"namespace": address.namespace, "blobs": blobs.folder_of(path), "__module__": cls.__module__}
+    replaying: Any = type(cls.__name__, (Replaying, cls), names)
+    folder = tempfile.mkdtemp(prefix="z0-replay-")
+    try:
+        async with Runtime(Path(folder) / "data", actors=[replaying], env=env, durability="relaxed") as runtime:
+            found = await runtime.tenant(address.tenant).get(replaying, address.name).z0_replay(rows)
+            assert isinstance(found, Replayed)
+            return found
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def class_of(name: str) -> type[Workflow]:
+    """The class of "module:Class", imported from the working directory too. Raises ValueError."""
+    module, _, path = name.partition(":")
+    if not (module and path):
+        raise ValueError(f"{name!r} is no class; write module:Class")
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        found: Any = importlib.import_module(module)
+        for part in path.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{name!r} cannot be imported: {error}") from error
+    if not (isinstance(found, type) and issubclass(found, Workflow)):
+        raise ValueError(f"{name!r} is no subclass of z0.Workflow")
+    return found

@@ -1,0 +1,43 @@
+"""The command `z0 replay`."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from z0 import terminal
+from z0.actors.errors import Z0Error
+from z0.replay import class_of
+from z0.replay import replay as replay_file
+
+SAME, DIVERGED, ERROR = 0, 1, 2
+
+
+def replay(
+    file: Annotated[Path, Parameter(help="The file of a workflow instance, live or copied.")],
+    workflow: Annotated[str, Parameter(help="Its class, as module:Class.")],
+    /,
+    *,
+    json: Annotated[bool, Parameter(help="Print JSON.", negative="")] = False,
+) -> int:
+    """Run today's code against an instance's journal, executing nothing. Exit code 0: it fits, 1: not, 2: an error.
+
+    Example: z0 replay copied/inv-7.sqlite billing:Billing
+    """
+    try:
+        found = asyncio.run(replay_file(file, class_of(workflow)))
+    except (ValueError, Z0Error) as error:
+        sys.stderr.write(f"z0: {terminal.printable(error)}\n")
+        return ERROR
+    if json:
+        terminal.print_json({"same": found.same, **{name: getattr(found, name) for name in found.__struct_fields__}})
+    elif found.same:
+        where = "to its end" if found.ends else f"up to {', '.join(found.reached) or 'where the journal ends'}"
+        sys.stdout.write(f"same: {terminal.printable(found.instance)}, {found.steps:,} steps, {where}\n")
+    else:
+        sys.stdout.write(f"DIVERGED {terminal.printable(found.problem)}\n")
+    return SAME if found.same else DIVERGED
