@@ -79,15 +79,17 @@ class Delivery:
         message.begun = True
         value: object = None
         error: Exception | None = None
+        fatal: BaseException | None = None
         try:
             value = self._host.run(message.handler, message.args, message.kwargs)
         except BaseException as caught:
+            fatal = caught if isinstance(caught, (KeyboardInterrupt, SystemExit)) else None
             error = presentable(caught)
-            if isinstance(caught, (KeyboardInterrupt, SystemExit)):
-                self._answer(message, value, error)
-                raise
         message.end()
         self._answer(message, value, error)
+        if fatal is not None:
+            self._host.node.loop.call_soon(self.pump)  # what is behind it, while the program ends
+            raise fatal
 
     async def _run_task(self, message: Message) -> None:
         host = self._host
