@@ -106,6 +106,9 @@ class Delivery:
             error = presentable(caught)
             if host.dead and isinstance(caught, _RESET):
                 error = self._lost(message)
+            elif message.kept and isinstance(caught, ActorReset):  # another actor's: of this call something stands
+                error = CommitUnknown(str(host.address), f"it had committed a part of it when {caught.actor} was reset")
+                error.__cause__ = caught
         message.end()
         self.tasks.pop(message, None)
         if host.mailbox and host.mailbox[0] is message:  # it failed before its first segment

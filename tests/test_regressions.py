@@ -473,6 +473,25 @@ class Climber(z0.Actor):
         self.env[1].set()
 
 
+class Partner(z0.Actor):
+    async def pay_in_two(self) -> None:
+        self.storage.put("paid", 1)
+        await self.get(Climber, "a").pull()
+
+    async def pass_on(self) -> None:
+        await self.get(Climber, "a").pull()
+
+
+async def test_the_reset_of_another_actor_does_not_deny_what_a_message_has_committed() -> None:
+    async with temporary_runtime(memory=True, env=(asyncio.Event(), asyncio.Event()), clock=VirtualClock()) as runtime:
+        climber, partner = runtime.get(Climber, "a"), runtime.get(Partner, "b")
+        await climber.pull()
+        with fault(runtime, "storage", actor=climber), pytest.raises(z0.CommitUnknown, match="Climber/a was reset"):
+            await partner.pay_in_two()
+        with fault(runtime, "storage", actor=climber), pytest.raises(z0.ActorReset):
+            await partner.pass_on()
+
+
 async def test_a_message_that_was_committed_in_part_is_never_told_that_nothing_was() -> None:
     stands, go = asyncio.Event(), asyncio.Event()
     async with temporary_runtime(memory=True, env=(stands, go), clock=VirtualClock()) as runtime:
