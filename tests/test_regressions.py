@@ -19,7 +19,7 @@ import pytest
 import z0
 from z0.actors.errors import DatabaseFailure
 from z0.actors.names import file_path
-from z0.testing import SimulatedDisk, VirtualClock, fault, simulated_disk, temporary_runtime
+from z0.testing import SimulatedDisk, VirtualClock, crash, fault, simulated_disk, temporary_runtime
 
 
 class Boom(BaseException):
@@ -471,6 +471,23 @@ class Climber(z0.Actor):
     async def pull(self) -> None:
         self.storage.put("second", 1)
         self.env[1].set()
+
+
+class Busy(z0.Actor):
+    async def write(self) -> None:
+        self.storage.put("k", 1)
+
+
+async def test_a_crash_closes_the_file_of_an_actor_that_was_about_to_leave_for_its_successor() -> None:
+    async with temporary_runtime(memory=True, env=asyncio.Event(), clock=VirtualClock()) as runtime:
+        busy = runtime.get(Busy, "a")
+        await busy.write()
+        (leaving,) = runtime.node.hosts.values()
+        runtime.node.evict(leaving, "asked")
+        runtime.node.host(leaving.kind, leaving.address)  # in the very same moment
+        await crash(runtime)
+        assert leaving.closed.done()
+        assert runtime.node.room.taken == 0
 
 
 class Partner(z0.Actor):
