@@ -17,6 +17,7 @@ from tests.scripted import Room, World, quiet
 from z0.actors.gates import pass_once
 from z0.actors.host import Host
 from z0.actors.names import file_path
+from z0.actors.stub import STREAK_MAX
 from z0.actors.threads import Threads
 from z0.actors.wal import check_version
 from z0.testing import SimulatedDisk, VirtualClock, simulated_disk, temporary_runtime
@@ -62,7 +63,8 @@ async def world() -> World:
 
 @pytest.fixture
 async def runtime(clock: VirtualClock, world: World) -> AsyncIterator[z0.Runtime]:
-    async with temporary_runtime(memory=True, clock=clock, env=world) as runtime:
+    limits = z0.Limits(inline_sync_seconds=10)  # on the loop, however slow the machine
+    async with temporary_runtime(memory=True, clock=clock, env=world, limits=limits) as runtime:
         yield runtime
 
 
@@ -205,6 +207,39 @@ async def test_a_fact_that_is_committed_by_itself_is_unknown_when_its_statement_
         await book.append("x")
     assert (await book.verify()).facts == 3
     assert (await book.append("x")).seq == 4
+
+
+async def test_a_fact_that_would_be_committed_by_itself_is_not_when_a_projection_refuses_it(
+    runtime: z0.Runtime,
+) -> None:
+    book = runtime.get(Book, "a")
+    for _ in range(3):
+        await book.append("x")
+    alone = runtime.node.metrics.alone.count
+    assert alone  # so the next one would be as well
+    with pytest.raises(Oops):
+        await book.append("refused")
+    assert runtime.node.metrics.alone.count == alone
+    assert (await book.verify()).facts == 3
+    assert (await book.append("x")).seq == 4
+
+
+async def test_a_key_that_comes_again_in_a_commit_by_itself_gets_the_first_fact(runtime: z0.Runtime) -> None:
+    book = runtime.get(Book, "a")
+    first = await book.append("x", idempotency_key="k")
+    for _ in range(3 * STREAK_MAX):  # one in so many is committed among others, and may come at any place
+        await book.append("x")
+        assert await book.append("x", idempotency_key="k") == first
+    assert runtime.node.metrics.alone.count
+    assert (await book.verify()).facts == 1 + 3 * STREAK_MAX
+
+
+async def test_pages_are_counted_after_commits_of_facts_by_themselves_too(runtime: z0.Runtime) -> None:
+    book = runtime.get(Book, "a")
+    for _ in range(100):
+        await book.append("x")
+        assert host_of(runtime).database.unmeasured < 16  # else they would have been counted
+    assert runtime.node.metrics.alone.count > 50
 
 
 async def test_a_key_that_utf8_cannot_hold_is_named_before_the_head_is_looked_at(runtime: z0.Runtime) -> None:
