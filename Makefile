@@ -5,8 +5,8 @@ VENV ?= .venv
 CONSTRAINTS ?=
 # Handed on to the command: make test ARGS="-k alarm", make bench ARGS=--smoke.
 ARGS ?=
-# How long make torture may take.
-MINUTES ?= 120
+# How long make torture (120) and make soak (10) take.
+MINUTES ?=
 
 BIN := $(VENV)/bin
 PYTHONS := $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11)
@@ -20,7 +20,7 @@ endif
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test lint bench torture conformance clean
+.PHONY: help demo test lint bench torture soak conformance clean
 
 help:  ## list what can be made
 	@sed -n 's/^\([a-z]*\):.*  ## \(.*\)/make \1 - \2/p' Makefile
@@ -41,7 +41,10 @@ bench: $(VENV)/.run  ## measure this machine
 	@$(BIN)/z0 bench $(ARGS)
 
 torture: $(VENV)/.dev  ## run the proofs twenty times as thoroughly, for up to MINUTES
-	@$(BIN)/pytest -m "slow or proof" --amount torture --minutes $(MINUTES) $(ARGS)
+	@$(BIN)/pytest -m "slow or proof" --amount torture --minutes $(or $(MINUTES),120) $(ARGS)
+
+soak: $(VENV)/.dev  ## a long mixed load, for MINUTES: what grows is a leak
+	@$(BIN)/pytest -m soak --minutes $(or $(MINUTES),10) $(ARGS)
 
 conformance: $(VENV)/.dev  ## compare with the real Durable Objects (needs node and npm)
 	@$(BIN)/python -m tests.conformance.run $(ARGS)

@@ -79,15 +79,17 @@ class Delivery:
         message.begun = True
         value: object = None
         error: Exception | None = None
+        fatal: BaseException | None = None
         try:
             value = self._host.run(message.handler, message.args, message.kwargs)
         except BaseException as caught:
+            fatal = caught if isinstance(caught, (KeyboardInterrupt, SystemExit)) else None
             error = presentable(caught)
-            if isinstance(caught, (KeyboardInterrupt, SystemExit)):
-                self._answer(message, value, error)
-                raise
         message.end()
         self._answer(message, value, error)
+        if fatal is not None:
+            self._host.node.loop.call_soon(self.pump)  # what is behind it, while the program ends
+            raise fatal
 
     async def _run_task(self, message: Message) -> None:
         host = self._host
@@ -104,6 +106,9 @@ class Delivery:
             error = presentable(caught)
             if host.dead and isinstance(caught, _RESET):
                 error = self._lost(message)
+            elif message.kept and isinstance(caught, ActorReset):  # another actor's: of this call something stands
+                error = CommitUnknown(str(host.address), f"it had committed a part of it when {caught.actor} was reset")
+                error.__cause__ = caught
         message.end()
         self.tasks.pop(message, None)
         if host.mailbox and host.mailbox[0] is message:  # it failed before its first segment

@@ -126,11 +126,9 @@ class Turn(msgspec.Struct, eq=False):
         self.replies.append(reply)
 
     def settled(self) -> SharedFuture:
-        """Done when the turn is durable or has failed."""
+        """Done when the turn, which is open now, is durable or has failed."""
         if self.settling is None:
             self.settling = SharedFuture(loop=asyncio.get_running_loop())
-            if self.done:
-                self.settling.set_result(None)
         return self.settling
 
     def settle(self, error: ActorReset | CommitUnknown | None) -> None:

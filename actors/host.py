@@ -157,7 +157,7 @@ class Host:
                     handler.function(self.actor, *args, **kwargs).send(None)
                 except StopIteration as stop:
                     value = stop.value
-                else:
+                else:  # pragma: no cover - a function without an await cannot wait (handlers.can_suspend)
                     raise RuntimeError(f"{handler.name} waited although it has no await")
                 if type(value) not in ATOMS:
                     value = share(value)

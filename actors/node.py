@@ -269,10 +269,10 @@ class Node:
         """A host was reset: close its file without believing it, then let a successor open."""
         if self.hosts.get(host.address) is host:
             del self.hosts[host.address]
-        self.closing[host.address] = host
-        if not hasattr(host, "database"):
+        if not hasattr(host, "database"):  # ... and it may be waiting for its predecessor, which is closing
             self.left(host)
             return
+        self.closing[host.address] = host
         busy = host.parking.thread
 
         def abandon() -> None:

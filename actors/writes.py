@@ -116,9 +116,10 @@ class Writes:
 
     def _confirm(self, confirmed: bool) -> None:
         """Say whether the open turn must be waited for."""
+        turn = self._host.turn
+        assert turn is not None
         self.unconfirmed = not confirmed
-        if self._host.turn is not None:
-            self._host.turn.confirmed = confirmed
+        turn.confirmed = confirmed
 
     @property
     def alone(self) -> bool:

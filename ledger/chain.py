@@ -34,21 +34,16 @@ def link(previous: bytes, columns: tuple[Any, ...]) -> bytes:
     return blake2b(previous + encode(columns), digest_size=32).digest()
 
 
-def verify(rows: Iterable[tuple[Any, ...]], start: bytes, entity: str = "ledger") -> Verification:
-    """Check rows of `facts`, all columns, in order, from the first. Raises LedgerCorrupt with the first bad seq."""
-    return Verification(*follow(rows, start, entity))
-
-
 def follow(rows: Iterable[tuple[Any, ...]], head: bytes, entity: str, seq: int = 0) -> tuple[int, bytes]:
-    """Check rows that come after fact `seq` with hash `head`; seq and hash of the last. Raises LedgerCorrupt."""
+    """Check rows that come after fact `seq` with hash `head`; seq and hash of the last.
+
+    Raises LedgerCorrupt with the first bad seq.
+    """
     for row in rows:
         seq += 1
         if row[0] != seq:
             raise LedgerCorrupt(entity, seq, f"is missing (the next one is {row[0]})")
-        try:
-            head = link(head, row[:-1])
-        except UnicodeEncodeError as error:
-            raise LedgerCorrupt(entity, seq, f"holds text that is not UTF-8 ({error})") from None
+        head = link(head, row[:-1])
         if head != row[-1]:
             raise LedgerCorrupt(entity, seq, "does not match its hash")
     return seq, head

@@ -58,3 +58,16 @@ def test_every_name_of_z0_that_the_page_uses_exists() -> None:
     storage = set(re.findall(r"`self\.storage\.(\w+)", PAGE))
     assert storage
     assert [name for name in storage if not hasattr(z0.Storage, name)] == []
+
+
+def test_every_harness_that_the_page_on_reliability_names_exists() -> None:
+    page = (ROOT / "docs" / "reliability.md").read_text()
+    files = set(re.findall(r"`(tests/[\w*]+\.py)`", page)) | {
+        f"docs/{name}" for name in re.findall(r"\]\((\w+\.md)\)", page)
+    }
+    assert len(files) > 12
+    assert [file for file in sorted(files) if not list(ROOT.glob(file))] == []
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"`?make (\w+)", page)) <= targets
+    metrics = (ROOT / "z0" / "metrics.py").read_text()
+    assert [name for name in re.findall(r"`(z0_\w+)`", page) if name.removesuffix("_total") not in metrics] == []

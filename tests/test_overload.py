@@ -237,7 +237,7 @@ def resident_bytes() -> int:
 
 @pytest.mark.proof
 async def test_many_actors_cost_the_files_and_the_memory_of_those_that_are_open(proof: Proof) -> None:
-    touched, files = (800, 50) if proof.amount == "quick" else (proof.of(100_000), 1_000)
+    touched, files = (800, 50) if proof.amount == "quick" else (proof.of(20_000), 1_000)
     async with temporary_runtime(memory=True, limits=z0.Limits(open_files=files)) as runtime:
         base, times, halfway = descriptors(), [], 0
         for number in range(touched):

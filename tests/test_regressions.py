@@ -19,7 +19,7 @@ import pytest
 import z0
 from z0.actors.errors import DatabaseFailure
 from z0.actors.names import file_path
-from z0.testing import SimulatedDisk, VirtualClock, fault, simulated_disk, temporary_runtime
+from z0.testing import SimulatedDisk, VirtualClock, crash, fault, simulated_disk, temporary_runtime
 
 
 class Boom(BaseException):
@@ -471,6 +471,42 @@ class Climber(z0.Actor):
     async def pull(self) -> None:
         self.storage.put("second", 1)
         self.env[1].set()
+
+
+class Busy(z0.Actor):
+    async def write(self) -> None:
+        self.storage.put("k", 1)
+
+
+async def test_a_crash_closes_the_file_of_an_actor_that_was_about_to_leave_for_its_successor() -> None:
+    async with temporary_runtime(memory=True, env=asyncio.Event(), clock=VirtualClock()) as runtime:
+        busy = runtime.get(Busy, "a")
+        await busy.write()
+        (leaving,) = runtime.node.hosts.values()
+        runtime.node.evict(leaving, "asked")
+        runtime.node.host(leaving.kind, leaving.address)  # in the very same moment
+        await crash(runtime)
+        assert leaving.closed.done()
+        assert runtime.node.room.taken == 0
+
+
+class Partner(z0.Actor):
+    async def pay_in_two(self) -> None:
+        self.storage.put("paid", 1)
+        await self.get(Climber, "a").pull()
+
+    async def pass_on(self) -> None:
+        await self.get(Climber, "a").pull()
+
+
+async def test_the_reset_of_another_actor_does_not_deny_what_a_message_has_committed() -> None:
+    async with temporary_runtime(memory=True, env=(asyncio.Event(), asyncio.Event()), clock=VirtualClock()) as runtime:
+        climber, partner = runtime.get(Climber, "a"), runtime.get(Partner, "b")
+        await climber.pull()
+        with fault(runtime, "storage", actor=climber), pytest.raises(z0.CommitUnknown, match="Climber/a was reset"):
+            await partner.pay_in_two()
+        with fault(runtime, "storage", actor=climber), pytest.raises(z0.ActorReset):
+            await partner.pass_on()
 
 
 async def test_a_message_that_was_committed_in_part_is_never_told_that_nothing_was() -> None:
