@@ -33,5 +33,5 @@ async def test_the_first_program_prints_what_the_readme_says_also_the_second_tim
 
 
 def test_the_names_of_the_testing_module_exist() -> None:
-    names = block("python", 1).partition(" import ")[2].split(", ")
+    names = block("python", 2).partition(" import ")[2].split(", ")
     assert [name for name in names if name.strip() not in z0.testing.__all__] == []

@@ -1,0 +1,29 @@
+"""docs/workflows.md shows a program that runs as it is printed, and names what there is."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import z0
+
+ROOT = Path(__file__).parent.parent
+PAGE = (ROOT / "docs" / "workflows.md").read_text()
+
+
+def test_the_program_runs_as_it_is_printed(tmp_path: Path) -> None:
+    (program,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    (tmp_path / "billing.py").write_text(program)
+    ran = subprocess.run(
+        [sys.executable, "billing.py"], cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    assert (ran.returncode, ran.stdout) == (0, "250 paid by card\n"), ran.stderr
+
+
+def test_every_name_that_the_page_uses_exists() -> None:
+    assert [name for name in re.findall(r"`step\.(\w+)", PAGE) if not hasattr(z0.Step, name)] == []
+    assert [name for name in re.findall(r"`ctx\.(\w+)", PAGE) if not hasattr(z0.StepContext, name)] in ([], ["attempt"])
+    assert [name for name in re.findall(r"`instance\.(\w+)", PAGE) if not hasattr(z0.Instance, name)] == []
+    assert [name for name in re.findall(r"`runtime\.workflows\.(\w+)", PAGE) if not hasattr(z0.Workflows, name)] == []
