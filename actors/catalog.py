@@ -19,6 +19,7 @@ from pathlib import Path
 
 import msgspec
 
+from .catalog_schema import CATALOG_SCHEMA, CATALOG_UPGRADES, CATALOG_VERSION
 from .clock import datetime_of
 from .database import Database, Row, Template, Value
 from .errors import ActorFileError, DatabaseFailure, NotADatabase, QueryError, RuntimeClosed
@@ -28,35 +29,17 @@ from .reader import Reader
 from .threads import Threads, Work
 
 CATALOG_FILE = "catalog.sqlite"
-CATALOG_VERSION = 3
 _WAL_PAGES = 1_000
 _RETRY_SECONDS = 1.0
-_ACTIVE_INDEX = "CREATE INDEX actors_active ON actors(active) WHERE active"
-_STATUS_INDEX = "CREATE INDEX actors_status ON actors(tenant, namespace, status) WHERE status IS NOT NULL"
-_REMOVALS = "CREATE TABLE removals(tenant TEXT, namespace TEXT, name TEXT, PRIMARY KEY(tenant, namespace, name))"
-_SCHEMA = (
-    "CREATE TABLE z0_meta(key TEXT PRIMARY KEY, value) WITHOUT ROWID",
-    # next_alarm and last_use in microseconds since the epoch; version: of the class's migrations; status: in the
-    # class's own words, for classes that have one
-    "CREATE TABLE actors(tenant TEXT, namespace TEXT, name TEXT, path TEXT NOT NULL, size INTEGER,"
-    " facts INTEGER, next_alarm INTEGER, last_use INTEGER, active INTEGER NOT NULL DEFAULT 0, version INTEGER,"
-    " status TEXT, PRIMARY KEY(tenant, namespace, name)) WITHOUT ROWID",
-    "CREATE INDEX actors_next_alarm ON actors(next_alarm) WHERE next_alarm IS NOT NULL",
-    _ACTIVE_INDEX,
-    _STATUS_INDEX,
-    _REMOVALS,
-)
-_UPGRADES = {
-    1: (
-        "ALTER TABLE actors ADD COLUMN active INTEGER NOT NULL DEFAULT 0",
-        "ALTER TABLE actors ADD COLUMN version INTEGER",
-        _ACTIVE_INDEX,
-    ),
-    2: ("ALTER TABLE actors ADD COLUMN status TEXT", _STATUS_INDEX, _REMOVALS),
-}
 log = logging.getLogger("z0.actors")
 
 _NO_TIME = "SELECT 1 FROM actors WHERE next_alarm > 9223372036854775807 LIMIT 1"  # texts come after all integers
+_NO_ACTOR = (  # as when pages of the table and of its index were swapped
+    "SELECT 1 FROM (SELECT tenant, namespace, name FROM actors INDEXED BY actors_status"
+    " WHERE status IS NOT NULL LIMIT 1) AS one"
+    " WHERE NOT EXISTS (SELECT 1 FROM actors NOT INDEXED WHERE tenant = one.tenant"
+    " AND namespace = one.namespace AND name = one.name)"
+)
 _COMPLETE = "SELECT 1 FROM z0_meta WHERE key = 'complete'"
 _REGISTER = (
     "INSERT OR IGNORE INTO actors(tenant, namespace, name, path, last_use, active, next_alarm, status)"
@@ -141,7 +124,7 @@ class Catalog:
         self._path = path
         try:
             if not is_there(path):
-                files.create_file(path, Template(_SCHEMA).image({"schema": CATALOG_VERSION}))
+                files.create_file(path, Template(CATALOG_SCHEMA).image({"schema": CATALOG_VERSION}))
             is_there(path.with_name(f"{path.name}-wal"))
             self._database = Database(path, vfs=vfs, sync=True)
             try:
@@ -149,6 +132,8 @@ class Catalog:
                 self._check_version(path)
                 if self._database.row(_NO_TIME) is not None:
                     raise NotADatabase("a time of an alarm is none")
+                if self._database.row(_NO_ACTOR) is not None:
+                    raise NotADatabase("a status is of no actor")
                 if self._database.row(_COMPLETE) is None:
                     self._rebuild(directory)
                 self._reader = Reader(path, vfs)
@@ -184,10 +169,10 @@ class Catalog:
         version = row and row[0]
         if version == CATALOG_VERSION:
             return
-        if not isinstance(version, int) or version not in _UPGRADES:
+        if not isinstance(version, int) or version not in CATALOG_UPGRADES:
             raise NotADatabase(f"catalogue of schema {version}, this z0 reads {CATALOG_VERSION}: use a newer one")
         self._database.begin()
-        while statements := _UPGRADES.get(version):
+        while statements := CATALOG_UPGRADES.get(version):
             for statement in statements:
                 self._database.write(statement, ())
             version += 1
@@ -209,6 +194,14 @@ class Catalog:
     def has_stored(self, address: Address) -> bool:
         """Whether the actor has committed something, so that its file must be there."""
         return bool(self.rows(_HAS_STORED, *address))
+
+    def removals(self) -> list[Address]:
+        """The actors whose removal has begun."""
+        rows = self.rows("SELECT tenant, namespace, name FROM removals")
+        try:
+            return [Address(*msgspec.convert(row, tuple[str, str, str])) for row in rows]
+        except msgspec.ValidationError as error:
+            raise self._damaged(error) from error
 
     def stored(self, address: Address) -> None:
         """Note that a new actor has committed something; written soon."""

@@ -113,8 +113,12 @@ class Node:
             threads = partial(Threads, self.loop, executor=self._executor, delivered=lambda: self._look_again())
             self.threads = threads(self.limits.commit_threads)
             self.catalog = Catalog(self.folder, self.vfs, self.file_ops, self.loop, threads)
-            removal.finish(self.catalog, self.folder, self.file_ops)
-            self.alarm_index = AlarmIndex(self.catalog)
+            try:
+                removal.finish(self.catalog, self.folder, self.file_ops)
+                self.alarm_index = AlarmIndex(self.catalog)
+            except BaseException:
+                self.catalog.abandon()
+                raise
         except BaseException:
             self.lock.release()
             raise

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .node import Node
 
 _WHOSE = "WHERE tenant = ? AND namespace = ? AND name = ?"
-_BEGIN = "INSERT OR IGNORE INTO removals VALUES(?, ?, ?)"
+_BEGIN = "INSERT INTO removals VALUES(?, ?, ?)"
 _FORGET = f"DELETE FROM actors {_WHOSE}"
 _END = f"DELETE FROM removals {_WHOSE}"
 
@@ -104,8 +104,7 @@ class Removals:
 
 def finish(catalog: Catalog, directory: Path, files: Files) -> None:
     """Remove what a crash has left half removed."""
-    for tenant, namespace, name in catalog.rows("SELECT tenant, namespace, name FROM removals"):
-        address = Address(tenant, namespace, name)
+    for address in catalog.removals():
         _unlink(files, directory / file_path(*address))
         catalog.note(_FORGET, address)
         catalog.note(_END, address)

@@ -60,6 +60,7 @@ async def old_files(path: Path) -> None:
     with closing(sqlite3.connect(path / "catalog.sqlite")) as database:
         database.executescript(
             "DROP INDEX actors_active; ALTER TABLE actors DROP COLUMN active; ALTER TABLE actors DROP COLUMN version;"
+            "DROP INDEX actors_status; ALTER TABLE actors DROP COLUMN status; DROP TABLE removals;"
             "UPDATE z0_meta SET value = 1 WHERE key = 'schema';"
         )
 

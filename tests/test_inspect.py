@@ -239,6 +239,7 @@ async def test_a_directory_of_the_first_schema_is_read_as_it_is(tmp_path: Path) 
     with sqlite3.connect(tmp_path / "data/catalog.sqlite") as catalogue:
         catalogue.executescript(
             "DROP INDEX actors_active; ALTER TABLE actors DROP COLUMN active; ALTER TABLE actors DROP COLUMN version;"
+            "DROP INDEX actors_status; ALTER TABLE actors DROP COLUMN status; DROP TABLE removals;"
         )
     catalogue.close()
     file = tmp_path / "data/default/Purse/a.sqlite"

@@ -239,3 +239,20 @@ async def test_an_instance_that_does_not_fit_its_code_goes_on_when_it_is_resumed
         names[:] = ["a"]
         await instance.resume()
         assert await instance.result("1 minute") == "done"
+
+
+async def test_a_disk_that_fails_while_removals_are_finished_leaves_nothing_open(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise z0.StorageFailed("catalog.sqlite", "injected")
+
+    async with z0.Runtime(tmp_path / "data", actors=CLASSES, env=Script()) as runtime:
+        catalog = runtime.node.catalog
+    with monkeypatch.context() as broken:
+        broken.setattr(type(catalog), "removals", fail)
+        with pytest.raises(z0.StorageFailed):
+            await z0.Runtime(tmp_path / "data", actors=CLASSES, env=Script()).open()
+    async with z0.Runtime(tmp_path / "data", actors=CLASSES, env=Script()):
+        pass
+    assert not (tmp_path / "data" / "catalog.sqlite-wal").exists()
