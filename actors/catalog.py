@@ -286,6 +286,13 @@ class Catalog:
                 told.set_exception(RuntimeClosed())
                 told.exception()  # whoever waited may have gone
 
+    def write_now(self, statements: Iterable[tuple[str, tuple[Value, ...]]]) -> None:
+        """Have this written on return, while nothing else is noted yet. Raises DatabaseFailure."""
+        self._database.begin()
+        for sql, bindings in statements:
+            self._database.write(sql, bindings)
+        self._database.commit()
+
     def note(self, sql: str, bindings: tuple[Value, ...], then: Callable[[], None] | None = None) -> None:
         """Have this written soon, after what was noted before; also when it fails at first. `then` is called then."""
         self._add((sql, bindings, then))

@@ -106,8 +106,7 @@ def finish(catalog: Catalog, directory: Path, files: Files) -> None:
     """Remove what a crash has left half removed."""
     for address in catalog.removals():
         _unlink(files, directory / file_path(*address))
-        catalog.note(_FORGET, address)
-        catalog.note(_END, address)
+        catalog.write_now([(_FORGET, address), (_END, address)])  # before anybody looks who is to be opened
 
 
 def _unlink(files: Files, path: Path) -> None:
