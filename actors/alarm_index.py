@@ -13,15 +13,15 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from .catalog import Catalog
+from .catalog_schema import WHOSE
 from .names import Address
 
 ACTIVE = -1
 """When an actor of the active set is due: whenever."""
 
-_WHOSE = "WHERE tenant = ? AND namespace = ? AND name = ?"
-_MARK = f"UPDATE actors SET active = 1 {_WHOSE}"
-_LEFT = f"UPDATE actors SET next_alarm = ?, active = 0 {_WHOSE}"
-_AT = f"SELECT iif(active, {ACTIVE}, next_alarm) FROM actors {_WHOSE}"
+_MARK = f"UPDATE actors SET active = 1 {WHOSE}"
+_LEFT = f"UPDATE actors SET next_alarm = ?, active = 0 {WHOSE}"
+_AT = f"SELECT iif(active, {ACTIVE}, next_alarm) FROM actors {WHOSE}"
 _IN = "namespace IN (SELECT value FROM json_each(?))"
 _DUE = (
     "SELECT next_alarm, tenant, namespace, name FROM actors WHERE next_alarm <= ?"

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 UNNAMED = ""
 Write = Callable[[str, Sequence[Value]], None]
-_EXTENT = (
+_DUE = "SELECT min(due) FROM z0_alarms"
+_EXTENT = (  # and whether a row is damaged: for a file that comes from outside, not for what was just written
     "SELECT min(due), max(id), total(typeof(due) || typeof(scheduled) || typeof(id) || typeof(retries) || typeof(name)"
     f" <> 'integerintegerintegerintegertext' OR max(due, scheduled) > {LAST_US} OR min(due, scheduled) < {FIRST_US})"
     " FROM z0_alarms"
@@ -77,16 +78,11 @@ class Alarms:
         """A time at or before which the catalogue will look for the actor, durably; None: no such time is known."""
 
     def open(self) -> None:
-        """Learn from the file when the actor is due."""
-        self.due, last = self._extent()
-        self._last_id = last or 0
-
-    def _extent(self) -> tuple[int | None, int | None]:
-        """When the first alarm is due, and the last one's id. Raises DatabaseFailure."""
+        """Learn from the file when the actor is due. Raises DatabaseFailure."""
         due, last, damaged = self._host.database.rows(_EXTENT)[0]
         if damaged:
             raise NotADatabase("a row of z0_alarms is damaged")
-        return due, last
+        self.due, self._last_id = due, last or 0
 
     # What the actor does
 
@@ -194,7 +190,7 @@ class Alarms:
         self.touched = False
         host = self._host
         try:
-            self.due, _ = self._extent()
+            (self.due,) = host.database.rows(_DUE)[0]
         except DatabaseFailure as failure:
             host.storage_failed(failure)
             return

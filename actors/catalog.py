@@ -19,7 +19,7 @@ from pathlib import Path
 
 import msgspec
 
-from .catalog_schema import CATALOG_SCHEMA, CATALOG_UPGRADES, CATALOG_VERSION
+from .catalog_schema import CATALOG_SCHEMA, CATALOG_UPGRADES, CATALOG_VERSION, WHOSE
 from .clock import datetime_of
 from .database import Database, Row, Template, Value
 from .errors import ActorFileError, DatabaseFailure, NotADatabase, QueryError, RuntimeClosed
@@ -45,12 +45,11 @@ _REGISTER = (
     "INSERT OR IGNORE INTO actors(tenant, namespace, name, path, last_use, active, next_alarm, status)"
     " VALUES(?, ?, ?, ?, ?, ?, ?, ?)"
 )
-_WHOSE = "WHERE tenant = ? AND namespace = ? AND name = ?"
-_UPDATE = f"UPDATE actors SET size = ?, facts = ?, version = ?, status = ?, last_use = ? {_WHOSE}"
+_UPDATE = f"UPDATE actors SET size = ?, facts = ?, version = ?, status = ?, last_use = ? {WHOSE}"
 _VERSIONS = "SELECT ifnull(version, 0), count(*) FROM actors WHERE tenant = ? AND namespace = ? GROUP BY 1"
-_VERSION = f"SELECT ifnull(version, 0) FROM actors {_WHOSE}"
-_HAS = "SELECT 1 FROM actors WHERE tenant = ? AND namespace = ? AND name = ?"
-_STORED = f"UPDATE actors SET version = ifnull(version, 0) {_WHOSE}"
+_VERSION = f"SELECT ifnull(version, 0) FROM actors {WHOSE}"
+_HAS = f"SELECT 1 FROM actors {WHOSE}"
+_STORED = f"UPDATE actors SET version = ifnull(version, 0) {WHOSE}"
 _HAS_STORED = f"{_HAS} AND (size IS NOT NULL OR version IS NOT NULL)"
 _LIST = (
     "SELECT tenant, namespace, name, path, size, facts, next_alarm, last_use, version FROM actors"
@@ -171,13 +170,7 @@ class Catalog:
             return
         if not isinstance(version, int) or version not in CATALOG_UPGRADES:
             raise NotADatabase(f"catalogue of schema {version}, this z0 reads {CATALOG_VERSION}: use a newer one")
-        self._database.begin()
-        while statements := CATALOG_UPGRADES.get(version):
-            for statement in statements:
-                self._database.write(statement, ())
-            version += 1
-        self._database.write("UPDATE z0_meta SET value = ? WHERE key = 'schema'", (CATALOG_VERSION,))
-        self._database.commit()
+        self._database.upgrade(version, CATALOG_UPGRADES)
 
     def _rebuild(self, directory: Path) -> None:
         self._database.begin()

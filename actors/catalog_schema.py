@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 CATALOG_VERSION = 3
+WHOSE = "WHERE tenant = ? AND namespace = ? AND name = ?"
+"""Of one actor: its address."""
+KNOWN_STATUS = "iif(active, NULL, status)"
+"""Of an actor in `actors`, as the catalogue knows it: one in memory has to be asked."""
 _ACTIVE_INDEX = "CREATE INDEX actors_active ON actors(active) WHERE active"
 _STATUS_INDEX = "CREATE INDEX actors_status ON actors(tenant, namespace, status) WHERE status IS NOT NULL"
 # The one table with rowids, and without an index: no page of another, put here by a damage, is taken for what is to go.

@@ -6,7 +6,7 @@ Errors come out as two kinds: `QueryError` (the statement was refused and change
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -274,6 +274,20 @@ class Database(WalAccount):
     def relax(self, relaxed: bool = True) -> None:
         """From here on a COMMIT need not wait for the device (for what can be rebuilt), or must."""
         self._run(f"PRAGMA synchronous={'NORMAL' if relaxed else 'FULL'}")
+
+    def upgrade(self, version: int, upgrades: Mapping[int, Sequence[str]]) -> int:
+        """Bring a file's schema up to date, at once or not at all; the version that it has then.
+
+        `upgrades`: the statements that lead from each older version to the next. Raises DatabaseFailure, QueryError.
+        """
+        self.begin()
+        while statements := upgrades.get(version):
+            for statement in statements:
+                self.write(statement, ())
+            version += 1
+        self.write("UPDATE z0_meta SET value = ? WHERE key = 'schema'", (version,))
+        self.commit()
+        return version
 
     def examine(self) -> None:
         """Have SQLite look at every page. Raises NotADatabase for what is not as it should be."""

@@ -192,7 +192,7 @@ def _identified(host: Host, database: Database) -> dict[str, object]:
         raise NotADatabase(f"not a file of z0 ({error})") from error
     schema = meta.get("schema")
     if schema in UPGRADES:
-        meta["schema"] = schema = _upgrade(database, schema)
+        meta["schema"] = schema = database.upgrade(schema, UPGRADES)
     if schema != SCHEMA_VERSION:
         if not isinstance(schema, int) or schema < SCHEMA_VERSION:
             raise NotADatabase(f"its schema version is {schema!r}, which is none of z0's")
@@ -204,18 +204,6 @@ def _identified(host: Host, database: Database) -> dict[str, object]:
     if whose != tuple(host.address):
         raise NotADatabase(f"the file of {whose}, not of {tuple(host.address)}; was it moved?")
     return meta
-
-
-def _upgrade(database: Database, version: int) -> int:
-    """Bring a file of an older z0 up to date, at once or not at all; the version that it has then."""
-    database.begin()
-    while statements := UPGRADES.get(version):
-        for statement in statements:
-            database.write(statement, ())
-        version += 1
-    database.write("UPDATE z0_meta SET value = ? WHERE key = 'schema'", (version,))
-    database.commit()
-    return version
 
 
 async def _start(host: Host) -> None:

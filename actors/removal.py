@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .catalog import Catalog
+from .catalog_schema import WHOSE
 from .errors import ActorReset, DatabaseFailure
 from .files import Files
 from .names import Address, file_path
@@ -24,10 +25,9 @@ if TYPE_CHECKING:
     from .kind import Kind
     from .node import Node
 
-_WHOSE = "WHERE tenant = ? AND namespace = ? AND name = ?"
 _BEGIN = "INSERT INTO removals VALUES(?, ?, ?)"
-_FORGET = f"DELETE FROM actors {_WHOSE}"
-_END = f"DELETE FROM removals {_WHOSE}"
+_FORGET = f"DELETE FROM actors {WHOSE}"
+_END = f"DELETE FROM removals {WHOSE}"
 
 
 class Removals:

@@ -10,26 +10,23 @@ import json
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
+from .catalog_schema import KNOWN_STATUS, WHOSE
 from .names import Address
 
 if TYPE_CHECKING:
     from .kind import Kind
     from .node import Node
 
-_KNOWN = "iif(active, NULL, status)"
+_OF = "FROM actors WHERE tenant = ? AND namespace = ?"
+_PREFIX = "AND substr(name, 1, ?) = ?"
 _PAGE = (
-    f"SELECT name, {_KNOWN}, size, last_use, next_alarm FROM actors WHERE tenant = ? AND namespace = ? AND name > ?"
-    " AND substr(name, 1, ?) = ?"
-    f" AND (? IS NULL OR ifnull({_KNOWN}, ?) = ? OR name IN (SELECT value FROM json_each(?))) ORDER BY name LIMIT ?"
+    f"SELECT name, {KNOWN_STATUS}, size, last_use, next_alarm {_OF} AND name > ? {_PREFIX}"
+    f" AND (? IS NULL OR ifnull({KNOWN_STATUS}, ?) = ? OR name IN (SELECT value FROM json_each(?)))"
+    " ORDER BY name LIMIT ?"
 )
-_COUNTS = (
-    f"SELECT {_KNOWN}, count(*) FROM actors WHERE tenant = ? AND namespace = ? AND substr(name, 1, ?) = ? GROUP BY 1"
-)
-_UNKNOWN = (
-    f"SELECT name FROM actors WHERE tenant = ? AND namespace = ? AND substr(name, 1, ?) = ? AND {_KNOWN} IS NULL"
-    " ORDER BY name"
-)
-_ONE = f"SELECT {_KNOWN} FROM actors WHERE tenant = ? AND namespace = ? AND name = ?"
+_COUNTS = f"SELECT {KNOWN_STATUS}, count(*) {_OF} {_PREFIX} GROUP BY 1"
+_UNKNOWN = f"SELECT name {_OF} {_PREFIX} AND {KNOWN_STATUS} IS NULL ORDER BY name"
+_ONE = f"SELECT {KNOWN_STATUS} FROM actors {WHOSE}"
 
 
 class Listed(NamedTuple):

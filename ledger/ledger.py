@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from hashlib import blake2b
 from typing import Any, Unpack, cast
 
@@ -86,6 +87,7 @@ class Ledger:
         self.broken: dict[str, ProjectionError] = {}
         self._states: dict[str, Projection] = {}
         self._snapshot_seq: dict[str, int] = {}
+        self._fact = partial(fact_of, self._prefix)
         self.saved = self._read_head(address)
         self._open_projections()
         writes.memory = self
@@ -389,9 +391,6 @@ class Ledger:
 
     def _facts(self, sql: str, *bindings: Any) -> Iterator[Fact]:
         return map(self._fact, self._rows(sql, *bindings))
-
-    def _fact(self, row: Row) -> Fact:
-        return fact_of(self._prefix, row)
 
     def _rows(self, sql: str, *bindings: Any) -> list[Row]:
         return self._writes.rows(sql, *bindings)

@@ -159,7 +159,7 @@ async def done(
             why = ""
             if error is not None or dry_run:
                 failure = (await instance.status()).error
-                why = "" if failure is None else f"{failure.type.partition(':')[2]}: {failure.message}"
+                why = "" if failure is None else failure.text
                 if error is not None and error not in why:
                     return
             if not dry_run:

@@ -67,15 +67,14 @@ async def terminate(workflow: Workflow, rollback: bool) -> None:
     if not rollback:
         _terminate_now(workflow, {})
         return
-    if not workflow.history.rolls_back:
-        run = workflow._run
-        plan = None if run is None else plan_of(run.undos, None)
-        if workflow.history.paused_at is not None:
-            workflow.note("workflow_resumed")
-        workflow.stir()
-        workflow.note_end("rollback_started", None, {"ends": "workflow_terminated", "plan": plan})
-    else:
+    if workflow.history.rolls_back:
         return
+    run = workflow._run
+    plan = None if run is None else plan_of(run.undos, None)
+    if workflow.history.paused_at is not None:
+        workflow.note("workflow_resumed")
+    workflow.stir()
+    workflow.note_end("rollback_started", None, {"ends": "workflow_terminated", "plan": plan})
     workflow.leave_run()
     workflow.go_on()
     kin.see_to(workflow)

@@ -33,6 +33,16 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     traceback: str | None = None
     cause: Failure | None = None
 
+    @property
+    def text(self) -> str:
+        """The class's name and the message."""
+        return text_of(self.type, self.message)
+
+
+def text_of(type: str, message: str) -> str:
+    """What is kept of an error, in one line: the class's name and the message."""
+    return f"{type.partition(':')[2]}: {message}"
+
 
 def failure_of(error: BaseException, depth: int = _CAUSES_MAX) -> Failure:
     """What is kept of the error."""

@@ -54,21 +54,9 @@ class Instance(Generic[W]):
         Raises the error that failed the instance, InstanceFailed when it was terminated or abandoned, TimeoutError
         when it has not ended within the span.
         """
-        clock = self._node.clock
-        over = asyncio.get_running_loop().create_future()
-        timer = None if timeout is None else clock.call_later(seconds(timeout), lambda: _set(over))
-        try:
-            while True:
-                told = self._node.followers.follow(self._address)
-                status = await self.status()
-                if status.finished:
-                    break
-                await asyncio.wait([told, over], return_when=asyncio.FIRST_COMPLETED)
-                if over.done():
-                    raise TimeoutError(f"{self!r} has not ended within {timeout}: {status.status}")
-        finally:
-            if timer is not None:
-                timer.cancel()
+        status = await self._until("", lambda status: status.finished, timeout)
+        if not status.finished:
+            raise TimeoutError(f"{self!r} has not ended within {timeout}: {status.status}")
         if status.status == "complete":
             kind = returned_by(self.cls.run)
             return loaded(stored(status.output, "the output", 2**63), kind, f"the output of {self!r}")
@@ -81,21 +69,32 @@ class Instance(Generic[W]):
 
         Raises WrongStatus when it has ended with another one, TimeoutError.
         """
-        clock = self._node.clock
+        status = await self._until(ENTRIES, lambda status: status.status in statuses or status.finished, timeout)
+        if status.status in statuses:
+            return status
+        if status.finished:
+            wanted = f"waiting for it to be {' or '.join(statuses)}"
+            raise WrongStatus(repr(self), status.status, wanted, "it has ended")
+        raise TimeoutError(f"{self!r} is {status.status} after {timeout}")
+
+    async def _until(
+        self, topic: str, enough: Callable[[InstanceStatus], bool], timeout: Span | None
+    ) -> InstanceStatus:
+        """How it is as soon as that is enough, or how it was when the time was over.
+
+        `topic`: of the news that may make a difference.
+        """
         over = asyncio.get_running_loop().create_future()
-        timer = None if timeout is None else clock.call_later(seconds(timeout), lambda: _set(over))
+        timer = None if timeout is None else self._node.clock.call_later(seconds(timeout), lambda: _set(over))
         try:
             while True:
-                news = self._node.followers.follow(self._address, ENTRIES)
+                news = self._node.followers.follow(self._address, topic)
                 status = await self.status()
-                if status.status in statuses:
+                if enough(status):
                     return status
-                if status.finished:
-                    wanted = f"waiting for it to be {' or '.join(statuses)}"
-                    raise WrongStatus(repr(self), status.status, wanted, "it has ended")
                 await asyncio.wait([news, over], return_when=asyncio.FIRST_COMPLETED)
                 if over.done():
-                    raise TimeoutError(f"{self!r} is {status.status} after {timeout}")
+                    return status
         finally:
             if timer is not None:
                 timer.cancel()

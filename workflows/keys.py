@@ -16,8 +16,18 @@ _ESCAPED = str.maketrans({"%": "%25", "/": "%2F", "#": "%23"})
 
 def key_of(parent: str, kind: Kind, name: str, occurrence: int) -> str:
     """The key; `parent` is that of the step around it, or ""."""
-    own = f"{kind}:{name.translate(_ESCAPED)}#{occurrence}"
+    own = f"{kind}:{escaped(name)}#{occurrence}"
     return f"{parent}/{own}" if parent else own
+
+
+def escaped(name: str) -> str:
+    """The name as it stands in a key."""
+    return name.translate(_ESCAPED)
+
+
+def unescaped(name: str) -> str:
+    """The name that stands so in a key."""
+    return name.replace("%2F", "/").replace("%23", "#").replace("%25", "%")
 
 
 def is_below(key: str, parent: str) -> bool:
@@ -85,5 +95,5 @@ def name_of(key: str) -> str:
 
 def _own_name(part: str) -> str:
     name, _, count = part.partition(":")[2].rpartition("#")
-    plain = name.replace("%2F", "/").replace("%23", "#").replace("%25", "%")
+    plain = unescaped(name)
     return plain if count == "1" else f"{plain}#{count}"

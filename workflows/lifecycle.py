@@ -9,7 +9,7 @@ import msgspec
 
 from .failure import Failure
 from .journal import Entry, Event
-from .keys import around, is_below, kind_of
+from .keys import around, is_below, key_of, kind_of, unescaped
 
 if TYPE_CHECKING:
     from .history import History, Record
@@ -67,16 +67,12 @@ class Undoing(msgspec.Struct):
 
 def undo_key(step: str) -> str:
     """The key of the step that undoes that one."""
-    return f"rollback:{step.translate(_ESCAPED)}#1"
+    return key_of("", "rollback", step, 1)
 
 
 def undone(key: str) -> str:
     """The step that is undone by the one of this key."""
-    name = key.partition(":")[2].rpartition("#")[0]
-    return name.replace("%23", "#").replace("%2F", "/").replace("%25", "%")
-
-
-_ESCAPED = str.maketrans({"%": "%25", "/": "%2F", "#": "%23"})
+    return unescaped(key.partition(":")[2].rpartition("#")[0])
 
 
 # Pausing

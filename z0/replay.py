@@ -41,17 +41,24 @@ async def replay(file: str | Path, cls: type[Workflow], *, env: Any = None) -> R
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def imported(name: str) -> Any:
+    """What "module:path" names, imported from the working directory too. Raises what importing raises."""
+    module, _, path = name.partition(":")
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    found: Any = importlib.import_module(module)
+    for part in path.split("."):
+        found = getattr(found, part)
+    return found
+
+
 def class_of(name: str) -> type[Workflow]:
     """The class of "module:Class", imported from the working directory too. Raises ValueError."""
     module, _, path = name.partition(":")
     if not (module and path):
         raise ValueError(f"{name!r} is no class; write module:Class")
-    if "" not in sys.path:
-        sys.path.insert(0, "")
     try:
-        found: Any = importlib.import_module(module)
-        for part in path.split("."):
-            found = getattr(found, part)
+        found = imported(name)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"{name!r} cannot be imported: {error}") from error
     if not (isinstance(found, type) and issubclass(found, Workflow)):

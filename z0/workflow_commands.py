@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib
-import os
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -23,7 +21,9 @@ from z0 import inspect, terminal, workflow_files
 from z0.actors.clock import us_of
 from z0.actors.errors import ActorFileError
 from z0.actors.names import DEFAULT_TENANT
+from z0.replay import imported
 from z0.runtime import Runtime
+from z0.workflows.failure import text_of
 from z0.workflows.instance import Instance
 from z0.workflows.public import Expander, StepInfo, step_named
 from z0.workflows.workflow import Workflow
@@ -112,7 +112,7 @@ def show(path: AnyPath, instance: Which = None, /, *, tenant: Tenant = DEFAULT_T
         terminal.row(table, "waits for", wait)
     if status.error is not None:
         terminal.row(table, "failed at", status.step)
-        terminal.row(table, "error", f"{status.error.type.partition(':')[2]}: {status.error.message}")
+        terminal.row(table, "error", status.error.text)
     if status.output is not None:
         terminal.row(table, "output", terminal.json_text(status.output))
     terminal.row(table, "journal", f"{found.entries:,} entries, {found.path}")
@@ -167,10 +167,6 @@ def journal(
     return OK
 
 
-def _error(error: dict[str, Any]) -> str:
-    return f"{error['type'].partition(':')[2]}: {error['message']}"
-
-
 @app.command
 def step(
     path: AnyPath,
@@ -199,9 +195,7 @@ def step(
     if found.output is not None:
         terminal.row(table, "output", terminal.json_text(found.output))
     for each in found.attempts:
-        error = (
-            "succeeded" if each.error is None else f"{each.error['type'].partition(':')[2]}: {each.error['message']}"
-        )
+        error = "succeeded" if each.error is None else text_of(each.error["type"], each.error["message"])
         again = "" if each.retry_at is None else f", again at {terminal.time(us_of(each.retry_at))}"
         terminal.row(table, f"attempt {each.attempt}", f"{terminal.time(us_of(each.ended))} {error}{again}")
     if found.error is not None and found.error.get("traceback"):
@@ -228,7 +222,7 @@ def resume(
     json: Json = False,
 ) -> int:  # fmt: skip
     """Have a paused instance go on."""
-    return _change(data, instance, actors, tenant, wait, json, lambda found: _called(found, "resume"))
+    return _change(data, instance, actors, tenant, wait, json, lambda found: found.resume())
 
 
 @app.command
@@ -236,7 +230,7 @@ def pause(
     data: OwnDir, instance: Known, /, *, actors: Code, tenant: Tenant = DEFAULT_TENANT, json: Json = False
 ) -> int:
     """Pause an instance; steps that are under way end first."""
-    return _change(data, instance, actors, tenant, None, json, lambda found: _called(found, "pause"))
+    return _change(data, instance, actors, tenant, None, json, lambda found: found.pause())
 
 
 @app.command
@@ -251,8 +245,7 @@ def terminate(
     json: Json = False,
 ) -> int:
     """End an instance as it is."""
-    options = {"rollback": True} if rollback else {}
-    return _change(data, instance, actors, tenant, None, json, lambda found: _called(found, "terminate", **options))
+    return _change(data, instance, actors, tenant, None, json, lambda found: found.terminate(rollback=rollback))
 
 
 @app.command
@@ -345,11 +338,6 @@ async def _waited(instance: Instance[Workflow], wait: str) -> Any:
     return await instance.status()
 
 
-def _called(instance: Instance[Workflow], verb: str, **arguments: Any) -> Awaitable[Any]:
-    done: Awaitable[Any] = getattr(instance, verb)(**arguments)
-    return done
-
-
 def _json(text: str) -> Any:
     try:
         return msgspec.json.decode(text)
@@ -359,17 +347,11 @@ def _json(text: str) -> Any:
 
 def _classes(names: list[str]) -> list[Any]:
     """The classes, imported as a program in the present folder would."""
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
     return [_class(name) for name in names]
 
 
 def _class(name: str) -> Any:
-    module, _, path = name.partition(":")
     try:
-        found: Any = importlib.import_module(module)
-        for part in path.split("."):
-            found = getattr(found, part)
+        return imported(name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ActorFileError(f"--actors {name}", f"is no MODULE:CLASS that can be imported: {error}") from None
-    return found

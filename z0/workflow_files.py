@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from z0.actors.catalog import CATALOG_FILE
+from z0.actors.catalog_schema import KNOWN_STATUS
 from z0.actors.errors import ActorFileError
 from z0.actors.names import Address
 from z0.actors.reader import Reader
@@ -21,7 +22,7 @@ from z0.workflows.public import Read, StepInfo, steps_of
 from z0.workflows.status import InstanceStatus, status_of
 
 _INSTANCES = (
-    "SELECT tenant, namespace, name, path, iif(active, NULL, status), size, last_use, next_alarm FROM actors"
+    f"SELECT tenant, namespace, name, path, {KNOWN_STATUS}, size, last_use, next_alarm FROM actors"
     " WHERE (? IS NULL OR tenant = ?) AND (? IS NULL OR namespace = ?) AND substr(name, 1, ?) = ?"
     " ORDER BY tenant, namespace, name"
 )
