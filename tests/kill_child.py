@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import z0
+from tests.movements import Mover
 from z0.actors import stub
 from z0.actors.durability import FileSync
 from z0.actors.gates import Turn
@@ -30,7 +31,7 @@ CALLERS = (1, 4)
 LIMITS = z0.Limits(open_files=5, idle_seconds=0.05, snapshot_facts=20, checkpoint_pages=40)
 
 
-class Till(z0.Entity):
+class Till(Mover):
     """An entity with a message of each sort. The keys of its facts tell which message wrote them."""
 
     accepts = {"single", "many"}
@@ -46,24 +47,6 @@ class Till(z0.Entity):
         self.storage.sql("INSERT INTO messages VALUES(?)", message)
         self.storage.put(message, 1)
         return self.ledger.append("charge", amount=-3, idempotency_key=message)
-
-    async def slow(self, message: str) -> None:
-        """Writes, waits, and writes again."""
-        self.ledger.append("slow", amount=1, idempotency_key=f"{message}/1")
-        await asyncio.sleep(0)
-        self.ledger.append("slow", amount=1, idempotency_key=f"{message}/2")
-        await self.storage.sync()
-        self.ledger.append("slow", amount=1, idempotency_key=f"{message}/3")
-
-    async def transfer(self, message: str, to: str) -> None:
-        """Moves money to another till, and notes that it arrived."""
-        self.ledger.append("out", amount=-7, idempotency_key=f"{message}/out")
-        await self.get(Till, to).take(message)
-        self.ledger.append("arrived", idempotency_key=f"{message}/arrived")
-
-    async def take(self, message: str) -> None:
-        """The other side of a transfer."""
-        self.ledger.append("in", amount=7, idempotency_key=f"{message}/in")
 
     async def chain(self, message: str, hops: list[str], depth: int = 0) -> None:
         """Moves money on from till to till; on the way back each notes that it arrived."""

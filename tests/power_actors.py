@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any, NamedTuple
 
 import z0
+from tests.movements import Mover
 
 TABLE = "CREATE TABLE IF NOT EXISTS messages(message PRIMARY KEY)"
 KEPT = 2 * 86_400_000_000  # µs that the reply of a charge counts
@@ -57,7 +57,7 @@ class State(NamedTuple):
     """Alarms that are to run once."""
 
 
-class Safe(z0.Entity):
+class Safe(Mover):
     """Everything that it stores follows from its facts; `audit` makes sure of that."""
 
     namespace = "Safe"
@@ -73,24 +73,6 @@ class Safe(z0.Entity):
         self.storage.sql("INSERT INTO messages(message) VALUES(?)", message)
         self.storage.put(message, 1)
         return self.ledger.append("charge", amount=-3, idempotency_key=message).seq
-
-    async def slow(self, message: str) -> None:
-        """Writes, waits, and writes again."""
-        self.ledger.append("slow", amount=1, idempotency_key=f"{message}/1")
-        await asyncio.sleep(0)
-        self.ledger.append("slow", amount=1, idempotency_key=f"{message}/2")
-        await self.storage.sync()
-        self.ledger.append("slow", amount=1, idempotency_key=f"{message}/3")
-
-    async def transfer(self, message: str, to: str) -> None:
-        """Moves money to another one, and notes that it arrived."""
-        self.ledger.append("out", amount=-7, idempotency_key=f"{message}/out")
-        await self.get(Safe, to).take(message)
-        self.ledger.append("arrived", idempotency_key=f"{message}/arrived")
-
-    async def take(self, message: str) -> None:
-        """The other side of a transfer."""
-        self.ledger.append("in", amount=7, idempotency_key=f"{message}/in")
 
     async def never(self, message: str) -> None:
         """Leaves nothing behind."""
