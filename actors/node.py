@@ -206,6 +206,10 @@ class Node:
             opening.add_done_callback(self.opening.pop)
         return host
 
+    def knows(self, address: Address) -> bool:
+        """Whether there is such an actor, in memory or not: a message to another one would make it."""
+        return address in self.hosts or address in self.closing or self.catalog.has(address)
+
     def touch(self, host: Host) -> None:
         """Note that an actor was used in this tick."""
         host.used = self.rest.tick

@@ -59,7 +59,7 @@ class Removals:
         node.admit(None)
         while (closing := node.closing.get(address)) is not None:
             await asyncio.shield(closing.closed)
-        if address not in node.hosts and not node.catalog.has(address):
+        if not node.knows(address):
             return False
         done = self._wanted.get(address)
         if done is None:

@@ -9,13 +9,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Generator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from .call import CURRENT
 from .clock import perf_ns
 
 if TYPE_CHECKING:
     from .call import Activity
     from .host import Host
+
+T = TypeVar("T")
+
+
+async def gated(host: Host, work: Coroutine[Any, Any, T]) -> T:
+    """Run background work of an actor (see `wait_until`) as segments, each kept or taken back as a whole."""
+    call = CURRENT.get()
+    assert call is not None
+    assert call.activity is not None
+    return await Segments(host, work, call.activity)  # type: ignore[no-any-return]
 
 
 class Segments:

@@ -14,6 +14,7 @@ from z0.actors import codec
 from z0.actors.call import CURRENT, Call
 from z0.actors.clock import Span, Timer, seconds, to_us
 from z0.actors.errors import InvalidValue, LimitExceeded, presentable
+from z0.actors.extensions import PLAIN
 from z0.actors.within import within
 
 from .branch import is_lost
@@ -26,7 +27,7 @@ from .place import INSIDE
 from .retries import Retries, Settings, delay_after, settings_of, worth_another
 from .rollback import Rollback, Undo
 from .tracing import span_of
-from .values import SIMPLE, loaded, returned_by
+from .values import loaded, returned_by
 
 if TYPE_CHECKING:
     from .run import Run
@@ -218,7 +219,7 @@ class Attempts:
         run.check_live()
         kind, what = returned_by(self._fn), f"the result of step {self._name!r}"
         encoded, detail = None if value is None else codec.encode(value), self._detail()
-        if type(value) not in SIMPLE or (kind is not Any and kind is not type(value)):
+        if type(value) not in PLAIN or (kind is not Any and kind is not type(value)):
             value = loaded(encoded, kind, what)
         if encoded is not None and len(encoded) > workflow.result_bytes:
             detail["blob"] = await workflow.spill(encoded, what)

@@ -23,8 +23,7 @@ from .values import stored
 
 if TYPE_CHECKING:
     from .keys import Kind
-    from .progress import one_of
-from .run import Run
+    from .run import Run
 
 _PASSES = 8  # turns of the loop that a replay lets a branch have that was given up
 

@@ -16,14 +16,13 @@ import msgspec
 from msgspec.structs import replace
 
 from z0.actors import codec
-from z0.actors.call import CURRENT
 from z0.actors.clock import datetime_of
-from z0.actors.segments import Segments
+from z0.actors.segments import gated
 
 from .alerts import Alert, FailedInstance
 from .failure import Failure
+from .history import ENDS
 from .journal import Entry
-from .public import ENDS
 from .services import services
 from .status import InstanceStatus, status_of
 from .turnstile import Turnstile, home_of
@@ -79,11 +78,8 @@ class Errands:
                 workflow.wait_until(self._run(key))
 
     async def _run(self, key: str) -> None:
-        call = CURRENT.get()
-        assert call is not None
-        assert call.activity is not None
         try:
-            await Segments(self._workflow._z0_host, self._try(key), call.activity)
+            await gated(self._workflow._z0_host, self._try(key))
         finally:
             self._running.discard(key)
 

@@ -124,7 +124,7 @@ class History:
     def status(self, resting: bool) -> Status:
         """How the instance is; `resting`: nothing of it can go on by itself."""
         if self.end is not None:
-            return _ENDS[self.end.event]
+            return ENDS[self.end.event]
         if self.paused_at is not None:
             return "paused" if self.paused else "waiting_for_pause"
         if self.diverged is not None:
@@ -243,7 +243,7 @@ def _position(record: Record) -> int:
     return record.position
 
 
-_ENDS: dict[str, Status] = {
+ENDS: dict[str, Status] = {
     "workflow_completed": "complete",
     "workflow_errored": "errored",
     "workflow_terminated": "terminated",

@@ -15,10 +15,10 @@ from . import blobs
 from .errors import InstanceFailed, InstanceNotFound, WrongStatus
 from .event import check_event_id, check_type, fields_of
 from .failure import error_of
-from .history import Status
+from .history import ENDS, Status
 from .ids import check_id, random_id
 from .journal import Entry
-from .public import ENDS, Expander, InstanceEvent, Read, StepInfo, step_named, steps_of
+from .public import Expander, InstanceEvent, Read, StepInfo, step_named, steps_of
 from .services import ENTRIES
 from .status import InstanceStatus
 from .values import loaded, returned_by, stored
@@ -208,7 +208,7 @@ class Instance(Generic[W]):
         """Its stub, when it may exist: asking for what does not must not create it."""
         node, address = self._node, self._address
         node.admit(None)
-        if address not in node.hosts and address not in node.closing and not node.catalog.has(address):
+        if not node.knows(address):
             raise InstanceNotFound(repr(self))
         return self._stub
 

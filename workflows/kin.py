@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from z0.actors.call import CURRENT
 from z0.actors.clock import to_us
 from z0.actors.errors import InvalidName
 from z0.actors.names import Address
-from z0.actors.segments import Segments
+from z0.actors.segments import gated
 
 from .errors import InstanceFailed, InstanceNotFound, NonDeterminismError, Suspended, WrongStatus
 from .failure import failure_of
@@ -119,11 +118,8 @@ def is_due(workflow: Workflow) -> bool:
 
 
 async def _tell_all(workflow: Workflow) -> None:
-    call = CURRENT.get()
-    assert call is not None
-    assert call.activity is not None
     try:
-        await Segments(workflow._z0_host, _tell(workflow), call.activity)
+        await gated(workflow._z0_host, _tell(workflow))
     except asyncio.CancelledError:
         return
     finally:
@@ -166,7 +162,7 @@ async def _tell_parent(workflow: Workflow) -> None:
     parent = msgspec.convert(created.detail["origin"]["parent"], Parent)
     node, tenant = workflow._z0_host.node, workflow._z0_host.address.tenant
     address = Address(tenant, parent.namespace, parent.id)
-    if address not in node.hosts and address not in node.closing and not node.catalog.has(address):
+    if not node.knows(address):
         return
     kind = node.kind_of(parent.namespace)
     if kind is None:

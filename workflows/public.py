@@ -21,7 +21,6 @@ from .journal import Entry
 from .keys import name_of
 
 REDACTED = "[REDACTED]"
-ENDS = frozenset({"workflow_completed", "workflow_errored", "workflow_terminated", "workflow_abandoned"})
 _ANEW = frozenset({"workflow_restarted", "workflow_continued"})
 Read = Callable[[str], bytes]
 _IDS_PER_ROW = 8

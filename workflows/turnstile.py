@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from z0.actors.actor import Actor
 from z0.actors.alarm_runs import AlarmInfo
-from z0.actors.call import CURRENT
 from z0.actors.clock import datetime_of
 from z0.actors.names import DEFAULT_TENANT, Address
 from z0.actors.roster import Roster
 from z0.actors.schema import ACTOR_SCHEMA
-from z0.actors.segments import Segments
+from z0.actors.segments import gated
 
 from .errors import InstanceExists
 from .flow import Concurrency, Member, fits, next_members, rules_of, taken, victim
@@ -206,11 +205,8 @@ class Turnstile(Actor):
             self.wait_until(self._telling_of(member))
 
     async def _telling_of(self, member: Member) -> None:
-        call = CURRENT.get()
-        assert call is not None
-        assert call.activity is not None
         try:
-            await Segments(self._z0_host, self._told(member), call.activity)
+            await gated(self._z0_host, self._told(member))
         finally:
             self._telling.discard(member.address)
 

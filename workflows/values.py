@@ -15,9 +15,6 @@ from .event import Event
 REDACTED = codec.encode("[REDACTED]")
 """What readers are shown of a sensitive result."""
 
-SIMPLE = frozenset({type(None), bool, int, float, str, bytes})
-"""Types whose values need no decoding to be as they were stored."""
-
 
 def stored(value: Any, what: str, bytes_max: int) -> bytes:
     """The value as it is stored. Raises InvalidValue, LimitExceeded; `what` is named in it."""
