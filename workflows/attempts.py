@@ -60,6 +60,8 @@ class Options(msgspec.Struct, frozen=True):
         span = None if limit is None else seconds(limit)
         if span == 0:
             raise ValueError("timeout=0 leaves no time; give a longer one, or None for none")
+        if at_most_once.__class__ is not bool or sensitive.__class__ is not bool:
+            raise TypeError(f"at_most_once={at_most_once!r}, sensitive={sensitive!r}: give True or False")
         return Options(workflow.retries if retries is None else retries, span, at_most_once, sensitive)
 
 
@@ -315,9 +317,7 @@ class Attempts:
         detail: dict[str, Any] = {**self._detail(), "settings": self._settings}
         try:
             final = isinstance(error, _FINAL) or attempt > self._settings.limit
-            delay = (
-                None if final or not worth_another(self._options.retries, error) else await self._delay(attempt, error)
-            )
+            delay = None if final or not await self._is_worth_another(error) else await self._delay(attempt, error)
         except Exception as caught:  # of the class's own functions: they would do no better for another attempt
             if caught is not error:
                 caught.__cause__ = error
@@ -332,6 +332,13 @@ class Attempts:
             workflow.note(self.event("attempt_errored"), record, attempt=attempt, started=self._started, **detail)
         run.passed(record.key)
         return run.history.records[record.key]
+
+    async def _is_worth_another(self, error: Exception) -> bool:
+        worth = worth_another(self._options.retries, error)
+        if inspect.isawaitable(worth):
+            clock = self._run.workflow.clock
+            worth = await within(clock, _DELAY_SECONDS, worth, "the function retry_on took more than 5 s")
+        return bool(worth)
 
     async def _delay(self, attempt: int, error: Exception) -> float:
         """Seconds until the next attempt."""

@@ -26,6 +26,7 @@ from .kin import derived_id
 from .lifecycle import Origin
 from .schedules import Schedule
 from .services import services
+from .tracing import trace_here
 from .turnstile import Turnstile, home_of
 from .values import stored
 from .workflow import Workflow
@@ -80,8 +81,7 @@ class Workflows:
         self, cls: type[Workflow], payload: Any, key: str | None, priority: int, origin: Origin | None
     ) -> dict[str, Any]:
         """What the journal is to know of a new instance besides its payload."""
-        tracer = services(self.node).tracer
-        trace = None if tracer is None else tracer.here()
+        trace = trace_here(services(self.node).tracer)
         detail: dict[str, Any] = {} if trace is None else {"trace": trace}
         rules = rules_of(cls.concurrency)
         if rules:

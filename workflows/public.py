@@ -25,6 +25,7 @@ _ANEW = frozenset({"workflow_restarted", "workflow_continued"})
 Read = Callable[[str], bytes]
 _IDS_PER_ROW = 8
 _PUBLIC = ("workflow_", "step_", "attempt_", "sleep_", "wait_", "rollback_", "alert_")  # others are the journal's own
+_STEP_ENDS = ("step_completed", "step_errored")
 _STARTS = {"step": "step_started", "attempt": "step_started", "sleep": "sleep_started", "wait": "wait_started"}
 
 
@@ -64,11 +65,14 @@ class Expander:
 
     def events(self, entry: Entry) -> list[InstanceEvent]:
         """What the entry says, in order."""
-        if not entry.event.startswith(_PUBLIC) or entry.event == "attempt_ignored":
+        if not entry.event.startswith(_PUBLIC) or entry.event.endswith("attempt_ignored"):
             return []
         if entry.event in _ANEW:
             self.__init__(self._instance)  # type: ignore[misc]
         made = [*self._before(entry), (entry.event, self._fields(entry))]
+        if entry.event.endswith(_STEP_ENDS):  # should it be taken anew, that is another beginning
+            self._begun.discard(entry.step or "")
+            self._attempt.pop(entry.step or "", None)
         first = entry.seq * _IDS_PER_ROW
         name = None if entry.step is None else name_of(entry.step)
         return [
@@ -85,10 +89,10 @@ class Expander:
 
     def _before(self, entry: Entry) -> Iterator[tuple[str, dict[str, Any]]]:
         """The events that the row leaves out."""
-        key, (group, _, how) = entry.step, entry.event.partition("_")
+        key, (of, group, how) = entry.step, _parts(entry.event)
         if key is None or group not in _STARTS:
             return
-        started = _STARTS[group]
+        started = of + _STARTS[group]
         if entry.event == started:
             self._begin(key, entry.at)
             return
@@ -99,11 +103,11 @@ class Expander:
             return
         if self._attempt.get(key) != entry.attempt:
             self._attempt[key] = entry.attempt
-            if entry.event != "attempt_started":
-                yield "attempt_started", {"attempt": entry.attempt}
+            if (group, how) != ("attempt", "started"):
+                yield f"{of}attempt_started", {"attempt": entry.attempt}
         if group == "step":
             taken = {} if entry.started is None else {"duration_ms": (entry.at - entry.started) // 1_000}
-            yield f"attempt_{how}", {"attempt": entry.attempt, **taken, **_error(entry)}
+            yield f"{of}attempt_{how}", {"attempt": entry.attempt, **taken, **_error(entry)}
 
     def _begin(self, key: str, at: int) -> None:
         self._begun.add(key)
@@ -113,7 +117,7 @@ class Expander:
         detail, fields = entry.detail, _error(entry)
         if entry.attempt is not None:
             fields["attempt"] = entry.attempt
-        if entry.event == "attempt_errored":
+        if entry.event.endswith("attempt_errored"):
             fields["retry_delay_ms"] = (detail["retry_at"] - entry.at) // 1_000
         elif entry.step is not None and not entry.event.endswith("_started"):
             fields["duration_ms"] = (entry.at - self._since.get(entry.step, entry.at)) // 1_000
@@ -127,6 +131,13 @@ class Expander:
             if name in detail:
                 fields[field] = detail[name]
         return fields
+
+
+def _parts(event: str) -> tuple[str, str, str]:
+    """Of "rollback_step_errored": "rollback_", "step", "errored"; of "step_errored": "", "step", "errored"."""
+    inner = event.removeprefix("rollback_")
+    group, _, how = inner.partition("_")
+    return event[: len(event) - len(inner)], group, how
 
 
 def _at(entry: Entry, event: str) -> int:

@@ -29,8 +29,8 @@ class Retries(msgspec.Struct, frozen=True, kw_only=True):
     """Up to which delays grow; None: without end."""
     jitter: float = 0.0
     """A random part of the delay is added, at most this fraction of it."""
-    retry_on: tuple[type[Exception], ...] | Callable[[Exception], bool] = (Exception,)
-    """Which errors are worth another attempt; NonRetryableError never is."""
+    retry_on: type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool | Awaitable[bool]] = Exception
+    """Which errors are worth another attempt, or a function that says so; NonRetryableError never is."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for what cannot be."""
@@ -85,8 +85,7 @@ def delay_after(settings: Settings, attempt: int, first: float, random: float) -
     return delay * (1 + settings.jitter * random)
 
 
-def worth_another(retries: Retries, error: Exception) -> bool:
+def worth_another(retries: Retries, error: Exception) -> bool | Awaitable[bool]:
     """Whether the error is one that may go away."""
-    if isinstance(retries.retry_on, tuple):
-        return isinstance(error, retries.retry_on)
-    return bool(retries.retry_on(error))
+    wanted = retries.retry_on
+    return isinstance(error, wanted) if isinstance(wanted, tuple | type) else wanted(error)

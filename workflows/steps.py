@@ -179,10 +179,15 @@ class Steps:
 
     # Waiting
 
-    async def sleep(self, name: str, span: Span) -> None:
-        """Go on after the span. The time is fixed when the sleep begins, and survives every restart."""
+    async def sleep(self, name: str | Span, span: Span | None = None) -> None:
+        """Go on after the span. The time is fixed when the sleep begins, and survives every restart.
+
+        The name may be left out, of one sleep or of several: `await step.sleep("24 hours")`.
+        """
+        if span is None:
+            name, span = "sleep", name
         wait = self._checked(f"sleep({name!r})", span)
-        await self._sleep(name, lambda: self.run.workflow.clock.now_us() + to_us(wait))
+        await self._sleep(check_step_name(name), lambda: self.run.workflow.clock.now_us() + to_us(wait))
 
     async def sleep_until(self, name: str, when: datetime) -> None:
         """Go on at that time; at once when it has passed. Raises ValueError for a time without a zone."""

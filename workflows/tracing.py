@@ -6,14 +6,52 @@ the time of its creation, so that every process finds the same.
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .services import Tracer
     from .workflow import Workflow
 
+log = logging.getLogger("z0.workflows")
 _NONE = nullcontext()
+
+
+class _Guarded:
+    """A span whose tracer may fail: that is logged, and is no business of the step's."""
+
+    def __init__(self, make: Callable[[], AbstractContextManager[object]]) -> None:
+        self._make = make
+        self._span: AbstractContextManager[object] | None = None
+
+    def __enter__(self) -> None:
+        try:
+            span = self._make()
+            span.__enter__()
+            self._span = span
+        except Exception as error:
+            log.warning("a span could not be begun: %r", error)
+
+    def __exit__(self, *raised: object) -> None:
+        if self._span is None:
+            return
+        try:
+            self._span.__exit__(*raised)  # type: ignore[arg-type]
+        except Exception as error:
+            if error is not raised[1]:
+                log.warning("a span could not be ended: %r", error)
+
+
+def trace_here(tracer: Tracer | None) -> str | None:
+    """The span that is open now, as W3C's `traceparent`; None: none is, or nobody traces."""
+    try:
+        return None if tracer is None else tracer.here()
+    except Exception as error:
+        log.warning("the open span could not be told: %r", error)
+        return None
 
 
 def trace_of(workflow: Workflow) -> str:
@@ -41,4 +79,5 @@ def span_of(workflow: Workflow, key: str, name: str, attempt: int) -> AbstractCo
         "z0.step": key,
         "z0.attempt": attempt,
     }
-    return tracer.span(f"z0.workflow.{address.namespace}.{name}", trace_of(workflow), attributes)
+    name = f"z0.workflow.{address.namespace}.{name}"
+    return _Guarded(lambda: tracer.span(name, trace_of(workflow), attributes))
