@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("z0.actors")
 
+STREAK_MAX = 4
+"""How often in a row who was alone in its last turn may end one without letting others run first."""
 _CALLS_MAX = 256  # a caller that never waits must not starve the others for longer than so many messages
 _OPAQUE_ROWS = 100  # what SQL of users is taken to have written, until it is measured
 
@@ -57,9 +59,9 @@ class Host:
     """One live actor: its object, its file, its gates and its mailbox."""
 
     __slots__ = (
-        "actor", "address", "alarms", "background", "call", "caller", "closed", "created", "database", "delivery",
-        "gate", "kind", "led", "mailbox", "node", "outbox", "parking", "placed", "ready", "reason", "running",
-        "running_keys", "state", "storage", "streak", "turn", "unindexed", "used", "version", "writes",
+        "actor", "address", "alarms", "background", "call", "caller", "closed", "created", "database", "dead",
+        "delivery", "gate", "kind", "led", "mailbox", "node", "outbox", "parking", "placed", "ready", "reason",
+        "running", "running_keys", "state", "storage", "streak", "turn", "unindexed", "used", "version", "writes",
     )  # fmt: skip
 
     def __init__(self, node: Node, kind: Kind, address: Address) -> None:
@@ -68,6 +70,7 @@ class Host:
         self.kind = kind
         self.address = address
         self.state = State.OPENING
+        self.dead = False  # this incarnation is over
         self.ready = False  # a message that cannot wait may run at once
         self.running = False  # a segment is running now
         self.led = False  # ... and its caller will end the turn
@@ -100,11 +103,6 @@ class Host:
         self.database = database
         self.writes = Writes(self, database)
         self.storage = Storage(self.writes, self.sync, self.alarms, partial(migrate, self, 0))
-
-    @property
-    def dead(self) -> bool:
-        """Whether this incarnation is over."""
-        return self.state is State.EVICTED or self.state is State.RESET
 
     @property
     def evicted(self) -> bool:
@@ -246,9 +244,44 @@ class Host:
                 self.alarms.mark()
                 return
             writes = self.writes
+            self.node.committer = self
             self.database.unmeasured += len(writes.log) + _OPAQUE_ROWS if writes.opaque else len(writes.log)
             writes.end_turn()
             self.node.durability.commit(self, turn, self.node.dirty)
+
+    @property
+    def alone(self) -> bool:
+        """Whether no other actor has committed since this one did, which may go on so without letting others run."""
+        return self.node.committer is self and self.streak < STREAK_MAX
+
+    @property
+    def writes_alone(self) -> bool:
+        """Whether the next write may be a turn by itself: the running segment's first, and nobody else can join it."""
+        node, writes = self.node, self.writes
+        return (
+            self.streak > 0
+            and self.alone
+            and not node.dirty
+            and node.durability.quick
+            and writes.wrote != writes.segment
+            and not self.mailbox
+            and not self.gate.parked
+        )
+
+    def commit_alone(self) -> bool:
+        """End the open turn in the running segment, which is kept so far, if no other actor writes; whether it did.
+
+        Others are let run every few turns. Who calls this must wait at the gate before it writes again.
+        """
+        node, turn = self.node, self.turn
+        quick = node.dirty == 1 and self.alone and node.durability.quick
+        if not quick or turn is None or self.mailbox or self.gate.parked:
+            self.streak = 0
+            return False
+        self.streak += 1
+        self.divide()
+        self.commit()
+        return turn.done
 
     def committed(self, turn: Turn, failure: BaseException | None) -> None:
         """The commit of this turn has ended."""
@@ -366,6 +399,7 @@ class Host:
     def abandon(self, reason: str, state: State = State.RESET) -> None:
         """Let nobody use this incarnation any more."""
         self.state, self.ready, self.reason = state, False, reason
+        self.dead = state is State.EVICTED or state is State.RESET
         if hasattr(self, "writes"):
             self.writes.database = Gone(self)  # type: ignore[assignment]
             self.writes.loose = True

@@ -112,7 +112,7 @@ def _direct(handler: Handler) -> Method:
         if host.used != host.node.rest.tick:
             host.node.touch(host)
         # A caller that was alone in its last turn ends this one at once; everybody else first lets others join.
-        lone = host.caller != 0 and host.turn is None and host.streak < STREAK_MAX and host.caller == id(current_task())
+        lone = host.turn is None and host.caller != 0 and host.alone and host.caller == id(current_task())
         failure = None
         call = CURRENT.set(host.call) if keeps else None
         try:
@@ -156,10 +156,6 @@ def _direct(handler: Handler) -> Method:
         return reply
 
     return method
-
-
-STREAK_MAX = 4
-"""How often in a row a caller that was alone in its last turn may end a turn without letting others run first."""
 
 
 async def _post(stub: Stub, handler: Handler, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

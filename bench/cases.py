@@ -15,6 +15,7 @@ from .memory_case import idle_memory
 from .result import Result
 from .scale_case import scale
 from .settings import Settings
+from .step_case import step, steps_64
 
 Case = Callable[[Settings], Awaitable[Result]]
 
@@ -33,4 +34,6 @@ CASES: dict[str, Case] = {
     "alarm-restart": alarm_restart,
     "alarm-month": alarm_month,
     "scale": scale,
+    "step": step,
+    "steps-64": steps_64,
 }

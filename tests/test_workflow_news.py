@@ -305,6 +305,8 @@ async def test_an_errand_that_is_forgotten_by_a_crash_is_noticed(monkeypatch: py
 class Spans:
     """A tracer that keeps what it is given."""
 
+    listens = True
+
     def __init__(self) -> None:
         self.spans: list[tuple[str, str, Any, str]] = []
         self.open: str | None = None

@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
-
-import msgspec
 
 from z0.actors import codec
 from z0.actors.call import CURRENT, Call
-from z0.actors.clock import Span, Timer, seconds, to_us
+from z0.actors.clock import seconds, to_us
 from z0.actors.errors import InvalidValue, LimitExceeded, presentable
 from z0.actors.extensions import PLAIN
 from z0.actors.within import within
@@ -23,9 +21,11 @@ from .failure import failure_of
 from .history import Record
 from .journal import Event
 from .keys import SentKeys
+from .options import Options
 from .place import INSIDE
-from .retries import Retries, Settings, delay_after, settings_of, worth_another
+from .retries import Settings, delay_after, worth_another
 from .rollback import Rollback, Undo
+from .time_limit import TimeLimit
 from .tracing import span_of
 from .values import loaded, returned_by
 
@@ -34,84 +34,18 @@ if TYPE_CHECKING:
     from .steps import StepContext, Steps
     from .workflow import Workflow
 
+_NO_SPAN = nullcontext()
 _DELAY_SECONDS = 5.0  # that a delay function may take
 _FINAL = (NonRetryableError, NonDeterminismError, InvalidValue, LimitExceeded)
 
 
-class Options(msgspec.Struct, frozen=True):
-    """How a step is to be taken."""
-
-    retries: Retries
-    timeout: float | None
-    at_most_once: bool
-    sensitive: bool
-
-    @staticmethod
-    def of(
-        workflow: Workflow,
-        retries: Retries | None,
-        timeout: Span | None,
-        at_most_once: bool,
-        sensitive: bool,
-        inherit: bool,
-    ) -> Options:
-        """With the class's defaults for what was not given. Raises ValueError."""
-        limit = workflow.timeout if inherit else timeout
-        span = None if limit is None else seconds(limit)
-        if span == 0:
-            raise ValueError("timeout=0 leaves no time; give a longer one, or None for none")
-        if at_most_once.__class__ is not bool or sensitive.__class__ is not bool:
-            raise TypeError(f"at_most_once={at_most_once!r}, sensitive={sensitive!r}: give True or False")
-        return Options(workflow.retries if retries is None else retries, span, at_most_once, sensitive)
-
-
-class Limit:
-    """The time limit of one attempt, which stands still while the attempt sleeps or waits."""
-
-    def __init__(self, workflow: Workflow, span: float | None) -> None:
-        """Runs from now on; `span` None: for ever."""
-        task = asyncio.current_task()
-        assert task is not None
-        self.task = task
-        self.expired = False
-        self.took = 0.0
-        """Seconds so far."""
-        self._cancelled = task.cancelling()
-        self._clock = workflow.clock
-        self._span = span
-        self._timer: Timer | None = None
-        self.go_on()
-
-    def go_on(self) -> None:
-        """Run."""
-        self._since = self._clock.monotonic()
-        if self._span is not None:
-            self._timer = self._clock.call_later(max(0.0, self._span - self.took), self._expire)
-
-    def stand_still(self) -> None:
-        """Stop for a while, or for good."""
-        self.took += self._clock.monotonic() - self._since
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _expire(self) -> None:
-        self.expired = True
-        self.task.cancel()
-
-    @property
-    def is_cancelled(self) -> bool:
-        """Whether somebody else wants the task to end, too."""
-        return self.task.cancelling() > self._cancelled
-
-    def forgive(self) -> None:
-        """The task has ended what it did; it is not to end itself."""
-        if self.expired:
-            self.task.uncancel()
-
-
 class Attempts:
     """Makes the attempts of one step."""
+
+    __slots__ = (
+        "_fn", "_limit", "_made", "_name", "_options", "_record", "_run", "_settings", "_slept", "_started", "_steps",
+        "_took", "_waiting", "tasks",
+    )  # fmt: skip
 
     def __init__(
         self, run: Run, steps: Steps, record: Record, name: str, fn: Callable[..., Any], options: Options
@@ -123,8 +57,8 @@ class Attempts:
         self._name = name
         self._fn = fn
         self._options = options
-        self._settings = record.settings or settings_of(options.retries, options.timeout)
-        self._limit: Limit | None = None
+        self._settings = record.settings or options.settings
+        self._limit: TimeLimit | None = None
         self._waiting = 0
         self._made = 0
         self._slept = False
@@ -132,13 +66,6 @@ class Attempts:
         self._took: float | None = None
         self.tasks: set[asyncio.Task[Any]] = set()
         """Tasks of the callback that take steps."""
-
-    async def outcome(self) -> Any:
-        """What the journal says that came of it."""
-        record = self._record
-        if record.blob is not None:
-            return loaded(await self._run.value_of(record), returned_by(self._fn), f"the result of {record.key}")
-        return self._run.outcome(record, returned_by(self._fn))
 
     def event(self, event: Event) -> Event:
         """What the entry is called that says this of the step."""
@@ -176,7 +103,7 @@ class Attempts:
             record = self._record = await self._failed(record.attempts + 1, error)
             if record.done:
                 await run.host.durable()  # what fails around it is taken back without it
-                return await self.outcome()
+                return await run.outcome_of(record, self._fn)
 
     def enter(self, rests: bool) -> None:
         """The callback asks for a step; `rests`: one that may leave the memory. Raises NonRetryableError."""
@@ -213,7 +140,7 @@ class Attempts:
         keys = SentKeys(workflow.idempotency_key, record.key)
         token = CURRENT.set(Call(call.host, call.activity, call.deadline, keys))
         try:
-            with span_of(workflow, record.key, self._name, attempt):
+            with span_of(workflow, record.key, self._name, attempt) if run.traced else _NO_SPAN:
                 value = await self._call(attempt)
         finally:
             CURRENT.reset(token)
@@ -245,9 +172,9 @@ class Attempts:
         """Run the callback. Raises what it raises, and StepTimeout."""
         fn = self._fn
         result = fn(self.context(attempt, self._settings)) if _wants_context(fn) else fn()
-        if not inspect.isawaitable(result):
+        if type(result) in PLAIN or not inspect.isawaitable(result):
             return result
-        limit = self._limit = Limit(self._run.workflow, self._settings.timeout)
+        limit = self._limit = TimeLimit(self._run.workflow, self._settings.timeout)
         try:
             value = await result
         except asyncio.CancelledError as cancelled:
@@ -360,9 +287,7 @@ class Attempts:
 def undo_of(workflow: Workflow, record: Record, name: str, fn: Callable[..., Any], rollback: Any) -> Undo:
     """What undoes a step. `rollback`: a handler, or one with settings."""
     given = rollback if isinstance(rollback, Rollback) else Rollback(rollback)
-    inherit = given.timeout is msgspec.UNSET
-    timeout = None if isinstance(given.timeout, msgspec.UnsetType) else given.timeout
-    options = Options.of(workflow, given.retries, timeout, False, False, inherit)
+    options = Options.of(workflow, given.retries, given.timeout)
     return Undo(record, name, given.fn, options, returned_by(fn))
 
 

@@ -61,6 +61,7 @@ class Bounded(Entity):
     """Of the default tenant; known when the runtime is opened with this class."""
 
     history: History
+    _execution_us: ClassVar[float]
 
     def __init_subclass__(cls, profile: Profile | None = None, **kwargs: Any) -> None:
         """Read what the class declares. Raises ValueError for what cannot be."""
@@ -73,9 +74,10 @@ class Bounded(Entity):
                     setattr(cls, name, value)
         if cls.on_divergence not in ("fail", "pause"):
             raise ValueError(f"{cls.__name__}.on_divergence={cls.on_divergence!r}: give 'fail' or 'pause'")
-        for span in (cls.timeout, cls.execution_max, cls.sleep_max):
+        for span in (cls.timeout, cls.sleep_max):
             if span is not None:
                 seconds(span)
+        cls._execution_us = float("inf") if cls.execution_max is None else to_us(seconds(cls.execution_max))
 
     @property
     def id(self) -> str:
@@ -125,7 +127,7 @@ class Bounded(Entity):
 
     def check_time(self) -> None:
         """Raises LimitExceeded when the instance has executed for too long."""
-        if self.execution_max is not None and self.history.executed >= to_us(seconds(self.execution_max)):
+        if self.history.executed >= self._execution_us:
             raise LimitExceeded(
                 f"{self.address} has executed for {self.history.executed / 86_400e6:,.1f} days, all that it may "
                 "(execution_max); continue in another instance, or allow more"

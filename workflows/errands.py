@@ -34,6 +34,7 @@ log = logging.getLogger("z0.workflows")
 
 ALARM = "z0.errands"
 _BEGINNINGS = frozenset({"workflow_queued", "workflow_retried", "workflow_restarted"})
+_OWING = _BEGINNINGS | ENDS.keys() | {"alert_raised"}
 _SHORTEST, _LONGEST = 2_000_000, 1_024_000_000  # microseconds between two tries
 
 Errand = Callable[["Workflow", Entry], Awaitable[None]]
@@ -41,10 +42,10 @@ Errand = Callable[["Workflow", Entry], Awaitable[None]]
 
 def owed_by(workflow: Workflow, event: str, detail: dict[str, Any]) -> list[str]:
     """What must be done outside because of an entry that is about to be made."""
+    if event not in _OWING:
+        return []
     if event == "alert_raised":
         return ["alert"]
-    if event not in _BEGINNINGS and event not in ENDS:
-        return []
     created = workflow.history.created
     limited = "groups" in (detail if created is None else created.detail)
     if event in _BEGINNINGS:

@@ -20,7 +20,7 @@ Status = Literal[
 FINISHED: frozenset[Status] = frozenset({"complete", "errored", "terminated", "abandoned"})
 
 
-class Record(msgspec.Struct):
+class Record(msgspec.Struct, gc=False):
     """What has become of one step."""
 
     key: str
@@ -107,8 +107,8 @@ class History:
         fold = _FOLDS.get(entry.event)
         if fold is not None:
             fold(self, entry)
-        if entry.detail:
-            for errand in entry.detail.get("owes", ()):
+        if "owes" in entry.detail:
+            for errand in entry.detail["owes"]:
                 self.errands[f"{errand}@{entry.seq}"] = entry
 
     @property
@@ -191,13 +191,17 @@ class History:
             record = self.records[entry.step] = Record(entry.step, position)
             self.positions = max(self.positions, position)
             self.steps += record.kind == "do"
-            places = steps_around(entry.step)
-            for place in places:
-                self.inside.setdefault(place, []).append(record)
-            around = self.records.get(places[-1]) if places else None
-            if around is not None and around.due is not None:  # its next attempt is under way
-                self.shut(around)
+            if "/" in record.key:
+                self._put_inside(record)
         return record
+
+    def _put_inside(self, record: Record) -> None:
+        places = steps_around(record.key)
+        for place in places:
+            self.inside.setdefault(place, []).append(record)
+        around = self.records.get(places[-1]) if places else None
+        if around is not None and around.due is not None:  # its next attempt is under way
+            self.shut(around)
 
     def shut(self, record: Record) -> None:
         """The step waits for nothing any more."""

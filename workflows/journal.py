@@ -14,7 +14,6 @@ from collections.abc import Iterable
 from typing import Any, Literal
 
 import msgspec
-from msgspec.structs import astuple
 
 from z0.actors.writes import Writes
 
@@ -124,7 +123,21 @@ def _entry(
     return Entry(seq, at, event, step, attempt, position, started, value, {} if detail is None else _plain(detail))
 
 
-def write(writes: Writes, entry: Entry) -> None:
-    """Add a row, as a part of the open segment."""
+def write(writes: Writes, entry: Entry, *, alone: bool = False) -> None:
+    """Add a row, as a part of the open segment; or `alone`: as a turn by itself, durable on return."""
     detail = _json(entry.detail).decode() if entry.detail else None
-    writes.write(_INSERT, (*astuple(entry)[:8], detail))
+    add = writes.write_alone if alone else writes.write
+    add(
+        _INSERT,
+        (
+            entry.seq,
+            entry.at,
+            entry.event,
+            entry.step,
+            entry.attempt,
+            entry.position,
+            entry.started,
+            entry.value,
+            detail,
+        ),
+    )

@@ -37,7 +37,8 @@ def is_below(key: str, parent: str) -> bool:
 
 def kind_of(key: str) -> str:
     """What kind of step it is."""
-    return key.rpartition("/")[2].partition(":")[0]
+    start = key.rfind("/") + 1
+    return key[start : key.find(":", start)]
 
 
 def around(key: str) -> list[str]:
@@ -47,12 +48,12 @@ def around(key: str) -> list[str]:
 
 def steps_around(key: str) -> list[str]:
     """The keys of the steps that it stands in, without those of branches; the outermost first."""
-    return [each for each in around(key) if not each.rpartition("/")[2].isdecimal()]
+    return [each for each in around(key) if not each.rpartition("/")[2].isdecimal()] if "/" in key else []
 
 
 def callback_of(place: str) -> str:
     """The step whose callback takes the steps that stand in this place, whichever branches they are in; "": none's."""
-    while place.rpartition("/")[2].isdecimal():
+    while place and place.rpartition("/")[2].isdecimal():
         place = place.rpartition("/")[0].rpartition("/")[0]
     return place
 

@@ -23,8 +23,8 @@ def _step_started(history: History, entry: Entry) -> None:
 def _step_completed(history: History, entry: Entry) -> None:
     record = history.record(entry)
     record.done, record.value, record.failure, record.begun = True, entry.value, None, False
-    record.attempts, record.blob = entry.attempt or 0, entry.detail.get("blob")
-    record.sensitive = bool(entry.detail.get("sensitive"))
+    record.attempts, detail = entry.attempt or 0, entry.detail
+    record.blob, record.sensitive = detail.get("blob"), bool(detail.get("sensitive"))
     _took(history, entry)
     history.shut(record)
     if history.inside:

@@ -12,8 +12,8 @@ from z0.actors.clock import Span
 from .retries import Retries
 
 if TYPE_CHECKING:
-    from .attempts import Options
     from .history import Record
+    from .options import Options
 
 
 class Rollback(msgspec.Struct, frozen=True):

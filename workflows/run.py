@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+from msgspec import UNSET
 
 from z0.actors.call import CURRENT, Activity
 from z0.actors.clock import Timer
@@ -26,10 +28,12 @@ from .errors import NonDeterminismError, NonRetryableError, Suspended
 from .failure import error_of
 from .history import Record
 from .keys import Kind, callback_of, check_step_name, is_below, key_of
+from .options import Options
 from .place import GATED, INSIDE, LAST, seen
 from .progress import is_stuck
 from .rollback import Undo
-from .values import loaded
+from .tracing import is_traced
+from .values import loaded, returned_by
 
 if TYPE_CHECKING:
     from .workflow import Workflow
@@ -52,6 +56,9 @@ class Run:
         self.reached: list[str] = []
         """The steps that were not begun, because the run is a dry one."""
         self.workflow = workflow
+        self.usual = Options.of(workflow, None, UNSET)
+        """How steps are taken that do not say otherwise."""
+        self.traced = is_traced(workflow._services.tracer)
         self.host = workflow._z0_host
         self.history = workflow.history
         self.closed = False
@@ -309,8 +316,14 @@ class Run:
 
     async def durable(self) -> None:
         """Return when all that was journaled so far is durable. Raises Suspended."""
-        if self.host.turn is not None:
-            await self.host.durable()
+        turn, host = self.host.turn, self.host
+        if turn is not None:
+            if not host.commit_alone():
+                await host.durable()
+            elif turn.error is not None:
+                raise turn.failure()
+        if host.gate.parked:  # a checkpoint has begun
+            await pass_once()
         self.check_live()
         while self.history.paused_at is not None:  # until what is under way has ended, or the pause is taken back
             await self.park(Record(f"pause#{len(self._parked)}", 0))
@@ -354,6 +367,13 @@ class Run:
 
     # Answers
 
+    async def outcome_of(self, record: Record, fn: Callable[..., Any]) -> Any:
+        """What the journal says that came of the step whose callback is `fn`. Raises the step's error, InvalidValue."""
+        kind = returned_by(fn)
+        if record.blob is None:
+            return self.outcome(record, kind)
+        return loaded(await self.value_of(record), kind, f"the result of {record.key}")
+
     async def value_of(self, record: Record) -> bytes | None:
         """The step's result, from where it is kept. Raises InvalidValue."""
         return record.value if record.blob is None else await self.workflow.kept(record.blob)
@@ -369,7 +389,7 @@ class Run:
     async def gated(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a part of the body through the actor's gates: as segments, each kept or taken back as a whole."""
         try:
-            return await self._gated(work)
+            return await (work if GATED.get() is asyncio.current_task() else self._gated(work))
         except (Exception, Aborted):
             if self.closed or self.host.dead:  # whatever it is, no code of the body is to make anything of it
                 raise Suspended from None
@@ -377,8 +397,6 @@ class Run:
 
     async def _gated(self, work: Coroutine[Any, Any, T]) -> T:
         task = asyncio.current_task()
-        if GATED.get() is task:
-            return await work
         call = CURRENT.get()
         activity = Activity() if call is None or call.activity is None else call.activity
         token = GATED.set(task)

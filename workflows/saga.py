@@ -103,7 +103,7 @@ class Undoer(Steps):
         result = None if done is None else await run.value_of(done)
         attempts = UndoAttempts(run, self, record, undo, result)
         if record.done:
-            await attempts.outcome()
+            await run.outcome_of(record, undo.fn)
         else:
             await attempts.make()
 

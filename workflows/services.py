@@ -28,6 +28,10 @@ FailureHook = Callable[[FailedInstance], Awaitable[None] | None]
 class Tracer(Protocol):
     """Where spans go (z0.tracing has the one for OpenTelemetry)."""
 
+    @property
+    def listens(self) -> bool:
+        """Whether anybody wants spans now: without, none are made."""
+
     def here(self) -> str | None:
         """The span that is open now, as W3C's `traceparent`; None: none is."""
 
@@ -56,14 +60,17 @@ class Services:
         self.figures = Figures()
 
     def noted(self, host: Host, entry: Entry) -> None:
-        """An instance has made an entry, as a part of the open turn."""
-        figures, namespace = self.figures, host.address.namespace
-        figures.events[namespace, entry.event] += 1
-        if entry.started is not None and entry.event.endswith("step_completed"):
+        """An instance has made an entry, as a part of the open turn, or as one by itself."""
+        figures, event = self.figures, entry.event
+        figures.events[host.address.namespace, event] += 1
+        if entry.started is not None and event.endswith("step_completed"):
             figures.attempts.add(entry.at - entry.started)
         followers = host.node.followers
-        if followers.has(host.address, ENTRIES) and host.turn is not None:
-            host.turn.settled().add_done_callback(lambda _: followers.tell(host.address, ENTRIES))
+        if followers and followers.has(host.address, ENTRIES):
+            if host.turn is None:
+                followers.tell(host.address, ENTRIES)
+            else:
+                host.turn.settled().add_done_callback(lambda _: followers.tell(host.address, ENTRIES))
 
     async def alert(self, alert: Alert) -> None:
         """Tell every sink, whatever becomes of the others. Raises the error of the first that failed."""

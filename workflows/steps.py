@@ -7,10 +7,12 @@ from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+from msgspec import UNSET, UnsetType
+
 from z0.actors.clock import Span, datetime_of, seconds, to_us, us_of
 from z0.actors.errors import LimitExceeded
 
-from .attempts import Attempts, Options, undo_of
+from .attempts import Attempts, undo_of
 from .branch import parent_in_branch
 from .branches import Branches, tolerance
 from .event import EVENT_TIMEOUT, Event, check_match, check_type
@@ -18,6 +20,7 @@ from .history import Record
 from .keys import check_step_name
 from .kin import run_child
 from .log import StepLog
+from .options import Options
 from .retries import Retries, Settings
 from .rollback import Rollback
 from .values import loaded, returned_by, stored
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Callback = Callable[..., Any]
-_INHERIT: Any = object()
+_NONE = nullcontext()
 
 
 class Steps:
@@ -48,7 +51,7 @@ class Steps:
         fn: Callable[..., Awaitable[T]],
         *,
         retries: Retries | None = None,
-        timeout: Span | None = ...,
+        timeout: Span | UnsetType | None = ...,
         at_most_once: bool = False,
         sensitive: bool = False,
         rollback: Callback | Rollback | None = None,
@@ -60,7 +63,7 @@ class Steps:
         fn: Callable[..., T],
         *,
         retries: Retries | None = None,
-        timeout: Span | None = ...,
+        timeout: Span | UnsetType | None = ...,
         at_most_once: bool = False,
         sensitive: bool = False,
         rollback: Callback | Rollback | None = None,
@@ -72,7 +75,7 @@ class Steps:
         fn: None = None,
         *,
         retries: Retries | None = None,
-        timeout: Span | None = ...,
+        timeout: Span | UnsetType | None = ...,
         at_most_once: bool = False,
         sensitive: bool = False,
         rollback: Callback | Rollback | None = None,
@@ -83,7 +86,7 @@ class Steps:
         fn: Callback | None = None,
         *,
         retries: Retries | None = None,
-        timeout: Span | None = _INHERIT,
+        timeout: Span | UnsetType | None = UNSET,
         at_most_once: bool = False,
         sensitive: bool = False,
         rollback: Callback | Rollback | None = None,
@@ -100,7 +103,10 @@ class Steps:
         error of the last attempt, InvalidName, InvalidValue, LimitExceeded, NonDeterminismError.
         """
         check_step_name(name)
-        options = Options.of(self.run.workflow, retries, timeout, at_most_once, sensitive, timeout is _INHERIT)
+        if retries is None and timeout is UNSET and at_most_once is False and sensitive is False:
+            options = self.run.usual
+        else:
+            options = Options.of(self.run.workflow, retries, timeout, at_most_once, sensitive)
         if rollback is not None and self._parent:
             raise TypeError(f"step {name!r} stands in another, whose own rollback= is to undo it; give it there")
         if fn is not None:
@@ -117,12 +123,11 @@ class Steps:
         record = run.ask("do", name, self._around())
         if rollback is not None:
             run.undos[record.key] = undo_of(run.workflow, record, name, fn, rollback)
-        attempts = Attempts(run, self, record, name, fn, options)
         if record.done:
-            return await attempts.outcome()
+            return await run.outcome_of(record, fn)
         with self.waiting():
             await run.reach(record)
-        return await run.gated(attempts.make())
+        return await run.gated(Attempts(run, self, record, name, fn, options).make())
 
     # Several at once
 
@@ -309,7 +314,7 @@ class Steps:
 
     def waiting(self) -> AbstractContextManager[None]:
         """While what is around this waits for something that may take long."""
-        return nullcontext()
+        return _NONE
 
     def inside(self, attempts: Attempts, record: Record, name: str, attempt: int, settings: Settings) -> StepContext:
         """What the callback of an attempt gets."""

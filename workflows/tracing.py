@@ -54,6 +54,15 @@ def trace_here(tracer: Tracer | None) -> str | None:
         return None
 
 
+def is_traced(tracer: Tracer | None) -> bool:
+    """Whether somebody wants spans now; a body asks when it begins."""
+    try:
+        return tracer is not None and tracer.listens
+    except Exception as error:
+        log.warning("a tracer could not be asked: %r", error)
+        return False
+
+
 def trace_of(workflow: Workflow) -> str:
     """What the spans of the instance are children of, as W3C's `traceparent`."""
     created, address = workflow.history.created, workflow._z0_host.address

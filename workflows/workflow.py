@@ -303,7 +303,9 @@ class Workflow(Bounded):
         entry = Entry(
             self.history.seq + 1, self.clock.now_us(), event, step, attempt, position, started, value, detail or {}
         )
-        journal.write(self._z0_host.writes, entry)
+        host = self._z0_host
+        alone = not detail and event == "step_completed" and host.writes_alone
+        journal.write(host.writes, entry, alone=alone)
         self.history.apply(entry)
         if detail:  # only entries with details open or end a wait
             self.set_alarm()
@@ -311,10 +313,12 @@ class Workflow(Bounded):
         if self.history.end is entry:
             retention.ended(self)
         if owed:
-            self._z0_host.alarms.hold()
+            host.alarms.hold()
             self.see_to_errands()
-        self._services.noted(self._z0_host, entry)
-        self._z0_host.divide()
+        self._services.noted(host, entry)
+        host.divide()
+        if alone:
+            host.ended_at_once(True)
         return entry
 
     def note_end(self, event: journal.Event, step: str | None = None, detail: dict[str, Any] | None = None) -> None:

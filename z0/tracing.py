@@ -16,7 +16,14 @@ class OpenTelemetry:
         from opentelemetry import trace
 
         self._api = trace
+        self._provider = provider
+        self._silent = (trace.ProxyTracerProvider, trace.NoOpTracerProvider)
         self._tracer = trace.get_tracer("z0", tracer_provider=provider)
+
+    @property
+    def listens(self) -> bool:
+        """Whether a provider is there, which a program may install at any time: until then no spans are made."""
+        return self._provider is not None or not isinstance(self._api.get_tracer_provider(), self._silent)
 
     def here(self) -> str | None:
         """The span that is open now, as W3C's `traceparent`; None: none is."""

@@ -1,0 +1,42 @@
+"""How one step is to be taken: what it says itself, and what its class says. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from z0.actors.clock import Span, seconds
+
+from .retries import Retries, Settings, settings_of
+
+if TYPE_CHECKING:
+    from .workflow import Workflow
+
+
+class Options(msgspec.Struct, frozen=True):
+    """How a step is to be taken."""
+
+    retries: Retries
+    settings: Settings
+    """What the journal keeps of them."""
+    at_most_once: bool = False
+    sensitive: bool = False
+
+    @staticmethod
+    def of(
+        workflow: Workflow,
+        retries: Retries | None,
+        timeout: Span | msgspec.UnsetType | None,
+        at_most_once: bool = False,
+        sensitive: bool = False,
+    ) -> Options:
+        """With the class's defaults for what was not given. Raises TypeError, ValueError."""
+        limit = workflow.timeout if isinstance(timeout, msgspec.UnsetType) else timeout
+        span = None if limit is None else seconds(limit)
+        if span == 0:
+            raise ValueError("timeout=0 leaves no time; give a longer one, or None for none")
+        if at_most_once.__class__ is not bool or sensitive.__class__ is not bool:
+            raise TypeError(f"at_most_once={at_most_once!r}, sensitive={sensitive!r}: give True or False")
+        chosen = workflow.retries if retries is None else retries
+        return Options(chosen, settings_of(chosen, span), at_most_once, sensitive)
