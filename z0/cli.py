@@ -143,10 +143,12 @@ def demo(
         console.print(demo_view.summary(report))
         if report.reconciled.largest:
             console.print(demo_view.drifts(report))
+        if report.billed is not None and report.billed.status is not None:
+            view.say(f"the journal of {report.billed.instance}")
+            workflow_commands.journal(data, report.billed.instance)
         view.say("next:")
-        where, actor, z0 = shlex.quote(str(data)), f"Account/{report.busiest}", _typed()
-        for words in (f"ls {where}", f"facts {where} {actor} --limit 5 --reverse", f"verify {where}"):
-            view.say(f"  {z0} {words}")
+        for words in demo_view.commands(report):
+            view.say(f"  {_typed()} {words}")
     return OK if report.ok else FAILED
 
 

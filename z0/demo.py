@@ -1,4 +1,4 @@
-"""`z0 demo`: post a bank's transactions to one durable ledger per account, then prove that the books balance.
+"""`z0 demo`: post a bank's transactions to one durable ledger per account, prove that the books balance, bill one.
 
 Guarantees: each transaction becomes exactly one fact, whatever was interrupted and however often it is run
 again; an account's facts keep the bank's order; of the input, memory holds one batch, its ids and a latency
@@ -17,11 +17,11 @@ from typing import Any, Literal, TypeVar
 
 from z0 import bank, reconcile
 from z0.actors.gates import pass_once
+from z0.demo_actors import Account, Bill
+from z0.demo_billing import Billed, bill
 from z0.demo_view import LARGEST, Meter, Reconciled, Report, View
-from z0.ledger.entity import Entity
 from z0.ledger.errors import LedgerCorrupt
-from z0.ledger.fact import INT64_MAX, Fact
-from z0.ledger.projection import Projection
+from z0.ledger.fact import INT64_MAX
 from z0.runtime import Runtime
 
 SAMPLE = Path(__file__).with_name("data") / "bank_sample.csv.gz"
@@ -37,37 +37,7 @@ OPEN_FILES = 4_096
 
 T = TypeVar("T")
 R = TypeVar("R")
-Accounts = Callable[[str], "Account"]
-
-
-class AccountBalance(Projection):
-    """What the facts of an account add up to, in hellers, and the balance printed with the last one."""
-
-    facts: int = 0
-    credits: int = 0
-    debits: int = 0
-    printed: int | None = None
-
-    @property
-    def balance(self) -> int:
-        """Credits less debits."""
-        return self.credits - self.debits
-
-    def apply(self, fact: Fact) -> None:
-        """Add one posting."""
-        self.facts += 1
-        if fact.type == "credit":
-            self.credits += fact.amount or 0
-        else:
-            self.debits += fact.amount or 0
-        self.printed = fact.data["balance"] if fact.data else None
-
-
-class Account(Entity):
-    """One bank account; whoever holds the bank's file may post to it."""
-
-    accepts = frozenset({"credit", "debit"})
-    balance: AccountBalance
+Accounts = Callable[[str], Account]
 
 
 async def run(path: Path, data: Path, durability: Literal["full", "relaxed"], view: View) -> Report:
@@ -97,9 +67,16 @@ async def run(path: Path, data: Path, durability: Literal["full", "relaxed"], vi
         with view.posting("again", transactions) as second:
             await _post(path, account, there, second)
         written_twice = sum((await _counts(account, totals)).values()) - after
+        busiest = max(totals, key=lambda name: totals[name].transactions)
+        charges = await account(busiest).charges()
+    right = not (wrong or corrupt or written_twice) and reconciled.explained
+    billed: Billed | None = None
+    if right and charges:  # nobody is billed from books that are wrong
+        what = Bill(busiest, max(charge.date for charge in charges))
+        billed = await bill(what, data, durability, view.say)
     posted, repeated = first.speed(after - before), second.speed(written_twice)
     return Report(
-        ok=not (wrong or corrupt or written_twice) and reconciled.explained,
+        ok=right and not (billed and billed.problems),
         input=str(path),
         data=str(data),
         durability=durability,
@@ -112,7 +89,8 @@ async def run(path: Path, data: Path, durability: Literal["full", "relaxed"], vi
         balances_wrong=wrong,
         chains_corrupt=corrupt,
         reconciled=reconciled,
-        busiest=max(totals, key=lambda name: totals[name].transactions),
+        busiest=busiest,
+        billed=billed,
     )
 
 

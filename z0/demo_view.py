@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from array import array
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -13,7 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from z0.actors.clock import perf_ns
-from z0.bank import crowns
+from z0.bank import CURRENCY, crowns
+from z0.demo_billing import Billed
 from z0.reconcile import CAUSES, Cause, Drift
 
 LARGEST = 3
@@ -61,6 +63,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     chains_corrupt: list[str]
     reconciled: Reconciled
     busiest: str
+    billed: Billed | None
+    """None: the busiest account has no charges, or the books are wrong."""
 
 
 class Meter:
@@ -155,12 +159,34 @@ def summary(report: Report) -> Table:
         "hash chains": _verdict(report.chains_corrupt, f"{report.accounts:,} verified"),
         "printed balances": f"{agree:,} agree, {causes}" + ("" if found.explained else ", NOT EXPLAINED"),
     }
+    rows |= _billed(report)
     table = Table(show_header=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for what, text in rows.items():
         table.add_row(what, Text(text))
     return table
+
+
+def _billed(report: Report) -> dict[str, str]:
+    billed = report.billed
+    if billed is None:
+        why = "it has no charges" if report.ok else "the books are wrong"
+        return {"bill": f"none for account {report.busiest}: {why}"}
+    if billed.receipt is None:
+        return {"bill": _verdict(billed.problems, "")}
+    receipt = billed.receipt
+    money = f"{crowns(receipt.amount)} {CURRENCY}, paid by {receipt.paid_by}"
+    runs = [
+        f"{step}: {times}{' (killed after its effect)' if step == billed.killed_in else ''}"
+        for step, times in billed.runs.items()
+    ]
+    found = f"{billed.invoices} invoice, {billed.letters} letter, {billed.payments} payment"
+    return {
+        "bill": f"{receipt.charges:,} charges of account {billed.account}, {money}",
+        "steps run": ", ".join(runs),
+        "exactly once": _verdict(billed.problems, found),
+    }
 
 
 def _verdict(problems: list[str], good: str) -> str:
@@ -182,3 +208,16 @@ def drifts(report: Report) -> Table:
         money = map(crowns, (drift.ledger, drift.printed, drift.difference))
         table.add_row(drift.account, drift.date, drift.trans_id, drift.cause, *money)
     return table
+
+
+def commands(report: Report) -> list[str]:
+    """What to try next, as words behind `z0`."""
+    where, billed = shlex.quote(report.data), report.billed
+    shown = [f"ls {where}", f"facts {where} Account/{report.busiest} --limit 5 --reverse", f"verify {where}"]
+    if billed is not None and billed.status is not None:
+        shown += [
+            f"facts {where} Invoices/{billed.account}",
+            f"workflows show {where} {billed.instance}",
+            f"workflows journal {where} {billed.instance} --events",
+        ]
+    return shown
