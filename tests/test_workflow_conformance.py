@@ -106,6 +106,20 @@ async def test_a_sleep_inside_a_step_needs_no_name(data: Path, clock: VirtualClo
         assert [each.name for each in await instance.steps()] == ["x", "x/sleep", "x/sleep#2"]
 
 
+async def test_a_step_that_succeeds_at_once_costs_one_commit() -> None:
+    class Row(z0.Workflow):
+        async def run(self, event: z0.Event[int], step: z0.Step) -> None:
+            for number in range(event.payload):
+                await step.do("x", lambda number=number: number)
+
+    async def commits(steps: int) -> int:
+        async with temporary_runtime(memory=True, actors=[Row]) as runtime:
+            await (await runtime.workflows.create(Row, steps)).result()
+            return runtime.node.metrics.committed.count
+
+    assert await commits(110) - await commits(10) == 100
+
+
 async def test_results_that_are_big_only_together_fit_and_are_not_made_again(data: Path, clock: VirtualClock) -> None:
     made: list[int] = []
 
