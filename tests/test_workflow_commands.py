@@ -169,3 +169,10 @@ async def test_reading_works_while_the_owner_runs_and_changing_names_the_owner(
         refused = await asyncio.to_thread(output, capsys, "terminate", data, "Bill/live", "--actors", CODE, code=2)
         assert "process" in refused
         assert (await runtime.workflows.get(Bill, "live").status()).status == "waiting"
+
+
+def test_an_instance_is_paused_and_resumed(data: Data, capsys: pytest.CaptureFixture[str]) -> None:
+    assert document(capsys, "pause", data, "Bill/waits", "--actors", CODE)["status"] == "paused"
+    assert document(capsys, "show", data, "Bill/waits")["status"]["status"] == "paused"
+    assert document(capsys, "resume", data, "Bill/waits", "--actors", CODE)["status"] in ("running", "waiting")
+    assert "only a paused instance" in output(capsys, "resume", data, "Bill/waits", "--actors", CODE, code=1)

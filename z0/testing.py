@@ -25,12 +25,13 @@ from z0.actors.clock import Span, datetime_of, seconds, seeded, to_us, us_of
 from z0.actors.gates import pass_once
 from z0.disk import SimulatedDisk, simulated_disk
 from z0.faults import Fault, Point, fault
+from z0.mocks import Mock, mock_step
 from z0.replay import Replayed, replay
 from z0.runtime import Runtime
 
 __all__ = [
-    "Fault", "Point", "Replayed", "SimulatedDisk", "VirtualClock", "crash", "fault", "replay", "simulated_disk",
-    "temporary_runtime",
+    "Fault", "Mock", "Point", "Replayed", "SimulatedDisk", "VirtualClock", "crash", "fault", "mock_step", "replay",
+    "simulated_disk", "temporary_runtime",
 ]  # fmt: skip
 
 _MEMORY = "/dev/shm"
