@@ -244,7 +244,7 @@ class Host:
                 self.alarms.mark()
                 return
             writes = self.writes
-            self.node.committer = self
+            self.node.committer = self.address
             self.database.unmeasured += len(writes.log) + _OPAQUE_ROWS if writes.opaque else len(writes.log)
             writes.end_turn()
             self.node.durability.commit(self, turn, self.node.dirty)
@@ -252,7 +252,7 @@ class Host:
     @property
     def alone(self) -> bool:
         """Whether no other actor has committed since this one did, which may go on so without letting others run."""
-        return self.node.committer is self and self.streak < STREAK_MAX
+        return self.node.committer is self.address and self.streak < STREAK_MAX
 
     @property
     def writes_alone(self) -> bool:

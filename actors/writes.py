@@ -141,7 +141,7 @@ class Writes:
                 raise self._host.commit_failed(explained) from error
             raise explained from error
         node = self._host.node
-        node.committer = self._host
+        node.committer = self._host.address
         node.metrics.alone.add(perf_ns() - started)
         self.database.unmeasured += 1
         if not node.durability.sync:
