@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("z0.actors")
 
-STREAK_MAX = 4
-"""How often in a row who was alone in its last turn may end one without letting others run first."""
 _CALLS_MAX = 256  # a caller that never waits must not starve the others for longer than so many messages
 _OPAQUE_ROWS = 100  # what SQL of users is taken to have written, until it is measured
 
@@ -248,40 +246,6 @@ class Host:
             self.database.unmeasured += len(writes.log) + _OPAQUE_ROWS if writes.opaque else len(writes.log)
             writes.end_turn()
             self.node.durability.commit(self, turn, self.node.dirty)
-
-    @property
-    def alone(self) -> bool:
-        """Whether no other actor has committed since this one did, which may go on so without letting others run."""
-        return self.node.committer is self.address and self.streak < STREAK_MAX
-
-    @property
-    def writes_alone(self) -> bool:
-        """Whether the next write may be a turn by itself: the running segment's first, and nobody else can join it."""
-        node, writes = self.node, self.writes
-        return (
-            self.streak > 0
-            and self.alone
-            and not node.dirty
-            and node.durability.quick
-            and writes.wrote != writes.segment
-            and not self.mailbox
-            and not self.gate.parked
-        )
-
-    def commit_alone(self) -> bool:
-        """End the open turn in the running segment, which is kept so far, if no other actor writes; whether it did.
-
-        Others are let run every few turns. Who calls this must wait at the gate before it writes again.
-        """
-        node, turn = self.node, self.turn
-        quick = node.dirty == 1 and self.alone and node.durability.quick
-        if not quick or turn is None or self.mailbox or self.gate.parked:
-            self.streak = 0
-            return False
-        self.streak += 1
-        self.divide()
-        self.commit()
-        return turn.done
 
     def committed(self, turn: Turn, failure: BaseException | None) -> None:
         """The commit of this turn has ended."""

@@ -14,6 +14,7 @@ from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
+from .alone import is_alone
 from .call import CURRENT, cycle, waiting
 from .codec import share, weigh
 from .delivery import expire
@@ -112,7 +113,7 @@ def _direct(handler: Handler) -> Method:
         if host.used != host.node.rest.tick:
             host.node.touch(host)
         # A caller that was alone in its last turn ends this one at once; everybody else first lets others join.
-        lone = host.turn is None and host.caller != 0 and host.alone and host.caller == id(current_task())
+        lone = host.turn is None and host.caller != 0 and is_alone(host) and host.caller == id(current_task())
         failure = None
         call = CURRENT.set(host.call) if keeps else None
         try:

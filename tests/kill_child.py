@@ -21,7 +21,7 @@ from typing import Any
 
 import z0
 from tests.movements import Mover
-from z0.actors import host as hosts
+from z0.actors import alone
 from z0.actors.durability import FileSync
 from z0.actors.gates import Turn
 from z0.actors.host import Host
@@ -173,7 +173,7 @@ def be_hasty() -> None:
         return slowly
 
     FileSync.commit = commit  # type: ignore[method-assign]
-    hosts.STREAK_MAX = 0  # no message commits by itself
+    alone.STREAK_MAX = 0  # no message commits by itself
 
 
 async def main(data: str, journal: str, seed: int, durability: Any) -> None:

@@ -14,8 +14,9 @@ import pytest
 
 import z0
 from tests.scripted import Room, World, quiet
+from z0.actors.alone import STREAK_MAX
 from z0.actors.gates import pass_once
-from z0.actors.host import STREAK_MAX, Host
+from z0.actors.host import Host
 from z0.actors.names import file_path
 from z0.actors.threads import Threads
 from z0.actors.wal import check_version

@@ -11,10 +11,12 @@ for the fold. Times are in microseconds since the epoch. A step that succeeds at
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Any, Literal
 
 import msgspec
 
+from z0.actors.clock import datetime_of
 from z0.actors.writes import Writes
 
 from .values import REDACTED
@@ -96,6 +98,12 @@ class Entry(msgspec.Struct, frozen=True):
     started: int | None = None
     value: bytes | None = None
     detail: dict[str, Any] = {}
+
+    @property
+    def scheduled(self) -> datetime | None:
+        """When a calendar wanted the instance that begins with this entry."""
+        schedule = self.detail.get("schedule")
+        return None if schedule is None else datetime_of(schedule["at"])
 
 
 def entries(rows: Iterable[tuple[Any, ...]]) -> list[Entry]:

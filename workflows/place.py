@@ -42,3 +42,13 @@ def seen(task: asyncio.Future[Any]) -> None:
     """Take the outcome of what nobody waits for any more, so that asyncio does not complain."""
     if not task.cancelled():
         task.exception()
+
+
+async def end_all(tasks: list[asyncio.Task[Any]]) -> None:
+    """Cancel them, and return when they have ended."""
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks)
+        for task in tasks:
+            seen(task)

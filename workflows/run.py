@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from msgspec import UNSET
 
+from z0.actors import alone
 from z0.actors.call import CURRENT, Activity
 from z0.actors.clock import Timer
 from z0.actors.errors import Aborted
@@ -29,7 +30,7 @@ from .failure import error_of
 from .history import Record
 from .keys import Kind, callback_of, check_step_name, is_below, key_of
 from .options import Options
-from .place import GATED, INSIDE, LAST, seen
+from .place import GATED, INSIDE, LAST, end_all
 from .progress import is_stuck
 from .rollback import Undo
 from .tracing import is_traced
@@ -316,14 +317,8 @@ class Run:
 
     async def durable(self) -> None:
         """Return when all that was journaled so far is durable. Raises Suspended."""
-        turn, host = self.host.turn, self.host
-        if turn is not None:
-            if not host.commit_alone():
-                await host.durable()
-            elif turn.error is not None:
-                raise turn.failure()
-        if host.gate.parked:  # a checkpoint has begun
-            await pass_once()
+        if self.host.turn is not None or self.host.gate.parked:
+            await alone.durable(self.host)
         self.check_live()
         while self.history.paused_at is not None:  # until what is under way has ended, or the pause is taken back
             await self.park(Record(f"pause#{len(self._parked)}", 0))
@@ -348,13 +343,7 @@ class Run:
     async def over(self) -> None:
         """Cancel what else the body has begun, and return when that has ended."""
         self.close()
-        strays = [task for task in self._tasks if task is not asyncio.current_task()]
-        for task in strays:
-            task.cancel()
-        if strays:
-            await asyncio.wait(strays)
-            for task in strays:
-                seen(task)
+        await end_all([task for task in self._tasks if task is not asyncio.current_task()])
 
     def close(self) -> None:
         """The instance leaves the memory, or has ended: nothing more is begun."""
@@ -369,10 +358,9 @@ class Run:
 
     async def outcome_of(self, record: Record, fn: Callable[..., Any]) -> Any:
         """What the journal says that came of the step whose callback is `fn`. Raises the step's error, InvalidValue."""
-        kind = returned_by(fn)
         if record.blob is None:
-            return self.outcome(record, kind)
-        return loaded(await self.value_of(record), kind, f"the result of {record.key}")
+            return self.outcome(record, returned_by(fn))
+        return loaded(await self.value_of(record), returned_by(fn), f"the result of {record.key}")
 
     async def value_of(self, record: Record) -> bytes | None:
         """The step's result, from where it is kept. Raises InvalidValue."""

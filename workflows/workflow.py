@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
 from z0.actors.alarm_runs import AlarmInfo
+from z0.actors.alone import writes_alone
 from z0.actors.clock import datetime_of
 from z0.actors.errors import presentable
 from z0.actors.handlers import HOOKS
@@ -242,7 +242,7 @@ class Workflow(Bounded):
             payload=loaded(created.value, payload_of(type(self).run), f"the payload of {self.address}"),
             timestamp=datetime_of(created.at),
             id=self.name,
-            scheduled_time=_scheduled(created),
+            scheduled_time=created.scheduled,
         )
         return await self.run(event, Step(run))
 
@@ -304,7 +304,7 @@ class Workflow(Bounded):
             self.history.seq + 1, self.clock.now_us(), event, step, attempt, position, started, value, detail or {}
         )
         host = self._z0_host
-        alone = not detail and event == "step_completed" and host.writes_alone
+        alone = not detail and event == "step_completed" and writes_alone(host)
         journal.write(host.writes, entry, alone=alone)
         self.history.apply(entry)
         if detail:  # only entries with details open or end a wait
@@ -395,8 +395,3 @@ class Workflow(Bounded):
         """Raises WrongStatus when it has ended."""
         if self.history.end is not None:
             raise WrongStatus(self.address, self.status, asked, instead)
-
-
-def _scheduled(created: Entry) -> datetime | None:
-    schedule = created.detail.get("schedule")
-    return None if schedule is None else datetime_of(schedule["at"])
