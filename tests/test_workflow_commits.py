@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
+
 import z0
-from z0.actors.gates import pass_once
+from z0.actors.errors import DatabaseFailure
+from z0.actors.gates import Turn, pass_once
+from z0.actors.host import Host
 from z0.testing import VirtualClock, crash, temporary_runtime
 
 
@@ -89,3 +93,41 @@ async def test_who_follows_an_instance_is_told_of_steps_that_were_commits_by_the
         assert not gate.is_set()
         gate.set()
         await instance.result()
+
+
+async def test_a_checkpoint_between_steps_is_waited_for(clock: VirtualClock) -> None:
+    marks: list[int] = []
+    limits = z0.Limits(checkpoint_pages=4)
+    async with temporary_runtime(memory=True, clock=clock, actors=[Counting], env=marks, limits=limits) as runtime:
+        instance = await runtime.workflows.create(Counting, 200, id="x")
+        await instance.wait_for_status("waiting")
+        assert runtime.node.metrics.checkpoints > 2
+        assert len(await instance.steps()) == 201
+    assert marks == list(range(200))
+
+
+async def test_when_the_commit_of_a_step_fails_its_instance_goes_on_from_what_is_durable(
+    clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marks: list[int] = []
+    failed: list[str] = []
+    async with temporary_runtime(memory=True, clock=clock, actors=[Counting], env=marks) as runtime:
+        durability = runtime.node.durability
+        commit = durability.commit
+
+        def failing(host: Host, turn: Turn, dirty: int) -> None:
+            if host.running and len(marks) > 20 and not failed:  # inside the body's own segment
+                failed.append(host.address.name)
+                host.database.rollback()
+                host.committed(turn, DatabaseFailure("the disk is gone"))
+            else:
+                commit(host, turn, dirty)
+
+        monkeypatch.setattr(durability, "commit", failing)
+        instance = await runtime.workflows.create(Counting, 60, id="x")
+        await clock.advance("1 minute")
+        await instance.send_event("end")
+        assert await instance.result("1 second") == 60
+    assert failed == ["x"]
+    assert sorted(set(marks)) == list(range(60))
+    assert len(marks) == 61  # the step whose commit failed ran again, and no other
