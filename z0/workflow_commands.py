@@ -174,7 +174,7 @@ def _besides(entry: Entry) -> str:
     if entry.started is not None:
         words.append(f"{(entry.at - entry.started) / 1_000:,.1f} ms")
     if entry.value is not None:
-        words.append(f"{len(entry.value):,} bytes")
+        words.append(f"{len(entry.value):,} byte{'s' if len(entry.value) != 1 else ''}")
     for name, value in entry.detail.items():
         if name in ("until", "retry_at"):
             words.append(f"{name} {terminal.time(value)}")
