@@ -124,9 +124,10 @@ def demo(
     durability: Durability = "full",
     json: Json = False,
 ) -> int:
-    """Post a bank's real transactions to durable ledgers, and check every one of them.
+    """Post a bank's real transactions to durable ledgers, check every one of them, and bill an account.
 
-    Interrupt it whenever you like and run it again: it continues; nothing is lost, nothing is there twice.
+    The bill is a workflow, whose process kills itself in a step; its journal is shown. Interrupt the demo whenever
+    you like and run it again: it continues; nothing is lost, nothing is there twice.
 
     Example: z0 demo --data /tmp/demo
     """

@@ -25,6 +25,7 @@ from z0.replay import imported
 from z0.runtime import Runtime
 from z0.workflows.failure import text_of
 from z0.workflows.instance import Instance
+from z0.workflows.journal import Entry
 from z0.workflows.public import Expander, StepInfo, step_named
 from z0.workflows.workflow import Workflow
 
@@ -146,25 +147,40 @@ def journal(
     """
     address, entries = workflow_files.journal(inspect.find(path, instance, tenant))
     expander = Expander(address.name)
-    if events:
-        rows = [msgspec.to_builtins(event) for entry in entries for event in expander.events(entry)]
-    else:
-        rows = [workflow_files.plain(entry) for entry in entries]
     if json:
-        for row in rows:
-            sys.stdout.write(terminal.json_text(row) + "\n")
+        for entry in entries:
+            for row in expander.events(entry) if events else [workflow_files.plain(entry)]:
+                sys.stdout.write(terminal.json_text(row) + "\n")
         return OK
-    table = terminal.table("seq", "time (UTC)", "event", "step", "attempt", "", numbers=("seq", "attempt"))
-    for row in rows:
-        if events:
-            head = (row.pop("eventId"), row.pop("timestamp"), row.pop("type"), row.pop("stepName", None))
-            del row["instanceId"]
-        else:
-            head = (row.pop("seq"), terminal.time(row.pop("at")), row.pop("event"), row.pop("step", None))
-        attempt = row.pop("attempt", None)
-        terminal.row(table, *head, attempt, terminal.json_text(row) if row else "")
+    if events:
+        table = terminal.table("id", "time (UTC)", "event", "step", "attempt", "", numbers=("id", "attempt"))
+        for event in (event for entry in entries for event in expander.events(entry)):
+            rest = msgspec.to_builtins(event)
+            del rest["instanceId"]
+            head = [rest.pop(name, None) for name in ("eventId", "timestamp", "type", "stepName", "attempt")]
+            terminal.row(table, *head, terminal.json_text(rest) if rest else "")
+    else:
+        table = terminal.table("seq", "time (UTC)", "event", "step", "", numbers=("seq",))
+        for entry in entries:
+            terminal.row(table, entry.seq, terminal.time(entry.at), entry.event, entry.step, _besides(entry))
+    table.columns[1].no_wrap = True
     terminal.console().print(table)
     return OK
+
+
+def _besides(entry: Entry) -> str:
+    """What else an entry says, in words."""
+    words = [] if entry.attempt is None else [f"attempt {entry.attempt}"]
+    if entry.started is not None:
+        words.append(f"{(entry.at - entry.started) / 1_000:,.1f} ms")
+    if entry.value is not None:
+        words.append(f"{len(entry.value):,} byte{'s' if len(entry.value) != 1 else ''}")
+    for name, value in entry.detail.items():
+        if name in ("until", "retry_at"):
+            words.append(f"{name} {terminal.time(value)}")
+        elif value is not None:
+            words.append(f"{name} {value if isinstance(value, str) else terminal.json_text(value)}")
+    return ", ".join(words)
 
 
 @app.command
