@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from .gates import pass_once
 
 if TYPE_CHECKING:
+    from .gates import Turn
     from .host import Host
 
 STREAK_MAX = 4
@@ -21,25 +22,20 @@ def is_alone(host: Host) -> bool:
     return host.node.committer is host.address and host.streak < STREAK_MAX
 
 
+def _may_commit(host: Host) -> bool:
+    """Whether the running segment may commit at once: it is alone, and nothing waits for it to end."""
+    return is_alone(host) and host.node.durability.quick and not host.mailbox and not host.gate.parked
+
+
 def writes_alone(host: Host) -> bool:
     """Whether the next write may be a turn by itself: the running segment's first, and nobody else can join it."""
-    node, writes = host.node, host.writes
-    return (
-        host.streak > 0
-        and is_alone(host)
-        and not node.dirty
-        and node.durability.quick
-        and writes.wrote != writes.segment
-        and not host.mailbox
-        and not host.gate.parked
-    )
+    writes = host.writes
+    return host.streak > 0 and not host.node.dirty and writes.wrote != writes.segment and _may_commit(host)
 
 
-def _commit(host: Host) -> bool:
+def _commit(host: Host, turn: Turn) -> bool:
     """End the open turn in the running segment, which is kept so far, if nobody else writes; whether it did."""
-    node, turn = host.node, host.turn
-    quick = node.dirty == 1 and is_alone(host) and node.durability.quick
-    if not quick or turn is None or host.mailbox or host.gate.parked:
+    if host.node.dirty != 1 or not _may_commit(host):
         host.streak = 0
         return False
     host.streak += 1
@@ -55,7 +51,7 @@ async def durable(host: Host) -> None:
     """
     turn = host.turn
     if turn is not None:
-        if not _commit(host):
+        if not _commit(host, turn):
             await host.durable()
         elif turn.error is not None:
             raise turn.failure()

@@ -14,10 +14,6 @@ class Followers:
         """Nobody waits."""
         self._waiting: dict[tuple[Address, str], asyncio.Future[None]] = {}
 
-    def __bool__(self) -> bool:
-        """Whether anybody waits for any news."""
-        return bool(self._waiting)
-
     def follow(self, address: Address, topic: str = "") -> asyncio.Future[None]:
         """Done when there is news of the actor, or the runtime closes. Many may wait for it: never cancel it."""
         future = self._waiting.get((address, topic))

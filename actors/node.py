@@ -75,8 +75,8 @@ class Node:
         self.hosts: OrderedDict[Address, Host] = OrderedDict()  # least recently used first
         self.closing: dict[Address, Host] = {}  # their files are not closed yet; a successor waits
         self.dirty = 0  # actors with a turn that is not durable
-        self.committer: Address | None = None  # who ended a turn last
         self.held: set[Host] = set()  # ... whose COMMIT a test holds up
+        self.committer: Address | None = None  # who ended a turn last
         self.load = Load()
         self.metrics = Metrics()
         self.quarantine = Quarantine(clock, self.metrics)

@@ -6,7 +6,7 @@ files have grown as far as they will: their WALs are reused.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -45,17 +45,16 @@ async def step(settings: Settings) -> Result:
                 await append_stretch(settings, account, number)
                 await insert_stretch(settings, bare, number)
 
-            await until_warm(settings, folder, warm)
-            before = wal_sizes(folder)
-            series = await _race(
+            series, note = await _race(
                 settings,
+                folder,
+                warm,
                 {
                     ONE: lambda: steps_stretch(hand, ids, count),
                     FACT: lambda: append_stretch(settings, account, count),
                     FLOOR: lambda: insert_stretch(settings, bare, count),
                 },
             )
-            note = wal_note(before, wal_sizes(folder))
             bare.close()
     subject, fact, floor = series[ONE], series[FACT], series[FLOOR]
     (p99,) = subject.tail_us(99)
@@ -84,16 +83,15 @@ async def steps_64(settings: Settings) -> Result:
             async def warm() -> None:
                 await steps_stretch(hand, ids, settings.size(2, WARM_STEP))
 
-            await until_warm(settings, folder, warm)
-            before = wal_sizes(folder)
-            series = await _race(
+            series, note = await _race(
                 settings,
+                folder,
+                warm,
                 {
                     ONE: lambda: steps_stretch(hand, ids[:1], alone),
                     MANY: lambda: steps_stretch(hand, ids, each),
                 },
             )
-            note = wal_note(before, wal_sizes(folder))
     one, many = series[ONE], series[MANY]
     return Result(
         name="steps-64",
@@ -106,9 +104,15 @@ async def steps_64(settings: Settings) -> Result:
     )
 
 
-async def _race(settings: Settings, contenders: dict[str, Contender]) -> dict[str, Series]:
+async def _race(
+    settings: Settings, folder: Path, warm: Callable[[], Awaitable[None]], contenders: dict[str, Contender]
+) -> tuple[dict[str, Series], str]:
+    """Interleaved rounds over files that are warm, and a note that they were."""
+    await until_warm(settings, folder, warm)
+    before = wal_sizes(folder)
     slices = settings.size(1, SLICES)
-    return await interleave(contenders, rounds=settings.rounds, rng=settings.rng, slices=slices)
+    series = await interleave(contenders, rounds=settings.rounds, rng=settings.rng, slices=slices)
+    return series, wal_note(before, wal_sizes(folder))
 
 
 @asynccontextmanager

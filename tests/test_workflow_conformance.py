@@ -144,38 +144,30 @@ async def test_results_that_are_big_only_together_fit_and_are_not_made_again(dat
 # Attempts
 
 
-async def test_a_function_that_says_whether_to_try_again_may_be_awaited(clock: VirtualClock, data: Path) -> None:
+async def check_that_only_the_first_error_is_tried_again(data: Path, clock: VirtualClock, retries: z0.Retries) -> None:
     attempts: list[int] = []
 
+    def fails(context: z0.StepContext) -> None:
+        attempts.append(context.attempt)
+        raise ConnectionError("down") if context.attempt == 1 else ValueError("declined")
+
+    async with running(data, clock, lambda step: step.do("x", fails, retries=retries)) as (_, instance):
+        await clock.advance("1 minute")
+        with pytest.raises(ValueError, match="declined"):
+            await instance.result("1 second")
+    assert attempts == [1, 2]
+
+
+async def test_a_function_that_says_whether_to_try_again_may_be_awaited(clock: VirtualClock, data: Path) -> None:
     async def is_temporary(error: Exception) -> bool:
         await clock.sleep("1 second")
         return isinstance(error, ConnectionError)
 
-    def fails(context: z0.StepContext) -> None:
-        attempts.append(context.attempt)
-        raise ConnectionError("down") if context.attempt == 1 else ValueError("declined")
-
-    body: Body = lambda step: step.do("x", fails, retries=z0.Retries(retry_on=is_temporary))  # noqa: E731
-    async with running(data, clock, body) as (_, instance):
-        await clock.advance("1 minute")
-        with pytest.raises(ValueError, match="declined"):
-            await instance.result("1 second")
-    assert attempts == [1, 2]
+    await check_that_only_the_first_error_is_tried_again(data, clock, z0.Retries(retry_on=is_temporary))
 
 
 async def test_one_class_of_errors_to_try_again_needs_no_tuple(data: Path, clock: VirtualClock) -> None:
-    attempts: list[int] = []
-
-    def fails(context: z0.StepContext) -> None:
-        attempts.append(context.attempt)
-        raise ConnectionError("down") if context.attempt == 1 else ValueError("declined")
-
-    body: Body = lambda step: step.do("x", fails, retries=z0.Retries(retry_on=OSError))  # noqa: E731
-    async with running(data, clock, body) as (_, instance):
-        await clock.advance("1 minute")
-        with pytest.raises(ValueError, match="declined"):
-            await instance.result("1 second")
-    assert attempts == [1, 2]
+    await check_that_only_the_first_error_is_tried_again(data, clock, z0.Retries(retry_on=OSError))
 
 
 async def test_jitter_makes_delays_longer_by_at_most_its_fraction(data: Path, clock: VirtualClock) -> None:

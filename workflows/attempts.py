@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from z0.actors import codec
@@ -34,8 +34,7 @@ if TYPE_CHECKING:
     from .steps import StepContext, Steps
     from .workflow import Workflow
 
-_NO_SPAN = nullcontext()
-_DELAY_SECONDS = 5.0  # that a delay function may take
+_ANSWER_SECONDS = 5.0  # that a function may take to say when to try again, or whether to
 _FINAL = (NonRetryableError, NonDeterminismError, InvalidValue, LimitExceeded)
 
 
@@ -90,7 +89,7 @@ class Attempts:
             if record.begun:
                 error: Exception = StepInterrupted(self._name, record.attempts + 1)
             else:
-                run.workflow.check_time()
+                workflow.check_time(run.execution_us)
                 run.begin()
                 try:
                     return await self._attempt(record.attempts + 1)
@@ -140,7 +139,7 @@ class Attempts:
         keys = SentKeys(workflow.idempotency_key, record.key)
         token = CURRENT.set(Call(call.host, call.activity, call.deadline, keys))
         try:
-            with span_of(workflow, record.key, self._name, attempt) if run.traced else _NO_SPAN:
+            with span_of(run, record.key, self._name, attempt):
                 value = await self._call(attempt)
         finally:
             CURRENT.reset(token)
@@ -261,15 +260,17 @@ class Attempts:
         return run.history.records[record.key]
 
     async def _is_worth_another(self, error: Exception) -> bool:
-        worth = worth_another(self._options.retries, error)
-        if inspect.isawaitable(worth):
-            clock = self._run.workflow.clock
-            worth = await within(clock, _DELAY_SECONDS, worth, "the function retry_on took more than 5 s")
-        return bool(worth)
+        return bool(await self._told(worth_another(self._options.retries, error), "the function retry_on"))
+
+    async def _told(self, answer: Any, whose: str) -> Any:
+        """What a function of the user's says, who may take some seconds to."""
+        if not inspect.isawaitable(answer):
+            return answer
+        return await within(self._run.workflow.clock, _ANSWER_SECONDS, answer, f"{whose} took more than 5 s")
 
     async def _delay(self, attempt: int, error: Exception) -> float:
         """Seconds until the next attempt."""
-        workflow, settings, retries = self._run.workflow, self._settings, self._options.retries
+        settings, retries = self._settings, self._options.retries
         after = getattr(error, "retry_after", None)
         if after is not None:
             with suppress(ValueError):  # an error of another house, whose word means something else
@@ -277,9 +278,7 @@ class Attempts:
         first = settings.delay
         if first is None:
             made = retries.delay(attempt, error) if callable(retries.delay) else retries.delay
-            if inspect.isawaitable(made):
-                made = await within(workflow.clock, _DELAY_SECONDS, made, "the delay function took more than 5 s")
-            first = seconds(made)
+            first = seconds(await self._told(made, "the delay function"))
         random = self._run.host.node.clock.random() if settings.jitter else 0.0
         return delay_after(settings, attempt, first, random)
 

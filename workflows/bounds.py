@@ -61,7 +61,6 @@ class Bounded(Entity):
     """Of the default tenant; known when the runtime is opened with this class."""
 
     history: History
-    _execution_us: ClassVar[float]
 
     def __init_subclass__(cls, profile: Profile | None = None, **kwargs: Any) -> None:
         """Read what the class declares. Raises ValueError for what cannot be."""
@@ -74,10 +73,9 @@ class Bounded(Entity):
                     setattr(cls, name, value)
         if cls.on_divergence not in ("fail", "pause"):
             raise ValueError(f"{cls.__name__}.on_divergence={cls.on_divergence!r}: give 'fail' or 'pause'")
-        for span in (cls.timeout, cls.sleep_max):
+        for span in (cls.timeout, cls.execution_max, cls.sleep_max):
             if span is not None:
                 seconds(span)
-        cls._execution_us = float("inf") if cls.execution_max is None else to_us(seconds(cls.execution_max))
 
     @property
     def id(self) -> str:
@@ -125,9 +123,14 @@ class Bounded(Entity):
             )
         self.used("steps_max", taken + 1, self.steps_max)
 
-    def check_time(self) -> None:
-        """Raises LimitExceeded when the instance has executed for too long."""
-        if self.history.executed >= self._execution_us:
+    @property
+    def execution_us(self) -> float:
+        """`execution_max` in microseconds; without one, endless."""
+        return float("inf") if self.execution_max is None else to_us(seconds(self.execution_max))
+
+    def check_time(self, most_us: float) -> None:
+        """Raises LimitExceeded when the instance has executed for as long as it may."""
+        if self.history.executed >= most_us:
             raise LimitExceeded(
                 f"{self.address} has executed for {self.history.executed / 86_400e6:,.1f} days, all that it may "
                 "(execution_max); continue in another instance, or allow more"

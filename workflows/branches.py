@@ -17,7 +17,7 @@ from z0.actors.gates import pass_once
 
 from .branch import BRANCH, Branch
 from .keys import is_below
-from .place import last_position, seen
+from .place import end_all, last_position, seen
 from .progress import one_of
 from .values import stored
 
@@ -120,10 +120,7 @@ class Branches:
         await run.catch_up(self._record.key)
         run.check_live()
         losers = await run.gated(self._note(decided))
-        for task in losers:
-            task.cancel()
-        if losers:
-            await asyncio.wait(losers)
+        await end_all(losers)
 
     async def _note(self, decided: int) -> list[asyncio.Task[Any]]:
         run = self._run

@@ -20,7 +20,7 @@ Status = Literal[
 FINISHED: frozenset[Status] = frozenset({"complete", "errored", "terminated", "abandoned"})
 
 
-class Record(msgspec.Struct, gc=False):
+class Record(msgspec.Struct):
     """What has become of one step."""
 
     key: str

@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 import msgspec
+from msgspec.structs import astuple
 
 from z0.actors.clock import datetime_of
 from z0.actors.writes import Writes
@@ -135,17 +136,4 @@ def write(writes: Writes, entry: Entry, *, alone: bool = False) -> None:
     """Add a row, as a part of the open segment; or `alone`: as a turn by itself, durable on return."""
     detail = _json(entry.detail).decode() if entry.detail else None
     add = writes.write_alone if alone else writes.write
-    add(
-        _INSERT,
-        (
-            entry.seq,
-            entry.at,
-            entry.event,
-            entry.step,
-            entry.attempt,
-            entry.position,
-            entry.started,
-            entry.value,
-            detail,
-        ),
-    )
+    add(_INSERT, (*astuple(entry)[:8], detail))

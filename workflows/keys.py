@@ -48,7 +48,7 @@ def around(key: str) -> list[str]:
 
 def steps_around(key: str) -> list[str]:
     """The keys of the steps that it stands in, without those of branches; the outermost first."""
-    return [each for each in around(key) if not each.rpartition("/")[2].isdecimal()] if "/" in key else []
+    return [each for each in around(key) if not each.rpartition("/")[2].isdecimal()]
 
 
 def callback_of(place: str) -> str:

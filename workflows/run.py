@@ -57,8 +57,8 @@ class Run:
         self.reached: list[str] = []
         """The steps that were not begun, because the run is a dry one."""
         self.workflow = workflow
-        self.usual = Options.of(workflow, None, UNSET)
-        """How steps are taken that do not say otherwise."""
+        self.usual = Options.of(workflow, None, UNSET)  # for steps that do not say otherwise
+        self.execution_us = workflow.execution_us
         self.traced = is_traced(workflow._services.tracer)
         self.host = workflow._z0_host
         self.history = workflow.history
@@ -317,7 +317,7 @@ class Run:
 
     async def durable(self) -> None:
         """Return when all that was journaled so far is durable. Raises Suspended."""
-        if self.host.turn is not None or self.host.gate.parked:
+        if self.host.turn is not None or self.host.gate.parked:  # mostly there is nothing to wait for
             await alone.durable(self.host)
         self.check_live()
         while self.history.paused_at is not None:  # until what is under way has ended, or the pause is taken back

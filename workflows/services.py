@@ -66,7 +66,7 @@ class Services:
         if entry.started is not None and event.endswith("step_completed"):
             figures.attempts.add(entry.at - entry.started)
         followers = host.node.followers
-        if followers and followers.has(host.address, ENTRIES):
+        if followers.has(host.address, ENTRIES):
             if host.turn is None:
                 followers.tell(host.address, ENTRIES)
             else:

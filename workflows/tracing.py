@@ -13,6 +13,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .run import Run
     from .services import Tracer
     from .workflow import Workflow
 
@@ -74,10 +75,11 @@ def trace_of(workflow: Workflow) -> str:
     return f"00-{digest[:32]}-{digest[32:]}-01"
 
 
-def span_of(workflow: Workflow, key: str, name: str, attempt: int) -> AbstractContextManager[object]:
+def span_of(run: Run, key: str, name: str, attempt: int) -> AbstractContextManager[object]:
     """The span of one attempt of a step; nothing when nobody traces."""
+    workflow = run.workflow
     tracer = workflow._services.tracer
-    if tracer is None:
+    if tracer is None or not run.traced:
         return _NONE
     address = workflow._z0_host.address
     attributes: dict[str, str | int] = {
