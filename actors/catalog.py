@@ -123,7 +123,7 @@ class Catalog:
         self._path = path
         try:
             if not is_there(path):
-                files.create_file(path, Template(CATALOG_SCHEMA).image({"schema": CATALOG_VERSION}))
+                files.create_file(path, Template(CATALOG_SCHEMA).image({"schema": CATALOG_VERSION}).database)
             is_there(path.with_name(f"{path.name}-wal"))
             self._database = Database(path, vfs=vfs, sync=True)
             try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import apsw
 
@@ -23,6 +23,7 @@ from .errors import (
     TransactionLost,
 )
 from .wal import WalAccount
+from .wal_start import wal_start
 
 Value = str | int | float | bytes | None
 
@@ -337,6 +338,17 @@ _LIMITS = (
 )
 
 
+_PAGE = 4096
+_ONE_CHANGE = b"\0\0\0\1"
+
+
+class Image(NamedTuple):
+    """The content of a new file and of its WAL."""
+
+    database: bytes
+    wal: bytes
+
+
 class Template:
     """An empty database of one schema, kept in memory, from which new files are made.
 
@@ -348,11 +360,21 @@ class Template:
         self._connection = apsw.Connection(":memory:")
         for statement in schema:
             self._connection.execute(statement)
+        self._start = (b"", b"")
 
-    def image(self, meta: dict[str, Value]) -> bytes:
-        """The bytes of a new file that holds these rows of z0_meta."""
+    def image(self, meta: dict[str, Value]) -> Image:
+        """What a new file holds that has these rows of z0_meta."""
         self._connection.execute("DELETE FROM z0_meta")
         self._connection.executemany("INSERT INTO z0_meta VALUES(?, ?)", list(meta.items()))
         image = bytearray(self._connection.serialize("main"))
         image[18:20] = b"\x02\x02"  # the header's file format: WAL
-        return bytes(image)
+        image[24:28] = image[92:96] = _ONE_CHANGE
+        database = bytes(image)
+        return Image(database, self._wal(database))
+
+    def _wal(self, database: bytes) -> bytes:
+        """The WAL's beginning, which follows from the first page: nearly always that of the file before."""
+        page = database[:_PAGE]
+        if page != self._start[0]:
+            self._start = (page, wal_start(database))
+        return self._start[1]

@@ -9,7 +9,7 @@ from pathlib import Path
 from .errors import DatabaseFailure, NotADatabase
 
 
-def is_there(path: Path) -> bool:
+def is_there(path: Path | str) -> bool:
     """Whether there is a file. Raises NotADatabase for a folder, a link or a device, DatabaseFailure."""
     try:
         mode = os.lstat(path).st_mode
@@ -18,7 +18,7 @@ def is_there(path: Path) -> bool:
     except OSError as error:
         raise DatabaseFailure(f"cannot look at {path}: {error}") from error
     if not stat.S_ISREG(mode):
-        raise NotADatabase(f"{path.name} is not a regular file, but a folder, a link or a device")
+        raise NotADatabase(f"{os.path.basename(path)} is not a regular file, but a folder, a link or a device")
     return True
 
 
@@ -29,24 +29,34 @@ class Files:
         """No folder is known to be durable."""
         self._durable: set[Path] = set()
 
-    def create_file(self, path: Path, image: bytes) -> None:
-        """Make a new file with this content, durable but for its entry in the folder.
+    def create_file(self, path: Path, content: bytes, wal: bytes = b"") -> None:
+        """Make a new file, and its WAL if it is a database; durable but for their entries in the folder.
 
         SQLite syncs the folder with the first commit to the file. Raises DatabaseFailure.
         """
-        partial = path.with_name(f"{path.name}.new")
+        new, log, index = (path.with_name(f"{path.name}{suffix}") for suffix in (".new", "-wal", "-shm"))
+        contents = {log: wal, new: content} if wal else {new: content}
         try:
-            descriptor = self.create(partial)
-            try:
-                self.fill(partial, descriptor, image)
-                self.sync(partial, descriptor)
-            finally:
-                os.close(descriptor)
-            for suffix in ("-wal", "-shm"):  # of a file that was here before: not of this one
-                self.remove(path.with_name(f"{path.name}{suffix}"))
-            self.rename(partial, path)
+            for left in (index,) if wal else (log, index):  # of a file that was here before: not of this one
+                self.remove(left)
+            self._write(contents)
+            self.rename(new, path)
         except OSError as error:
             raise DatabaseFailure(f"cannot create {path}: {error}") from error
+
+    def _write(self, contents: dict[Path, bytes]) -> None:
+        """Write new files and sync them. All are begun before the first sync, which then is nearly all the syncs."""
+        made: list[tuple[Path, int]] = []
+        try:
+            for path, content in contents.items():
+                made.append((path, self.create(path)))
+                self.fill(*made[-1], content)
+                _begin_writing(made[-1][1])
+            for path, descriptor in made:
+                self.sync(path, descriptor)
+        finally:
+            for _, descriptor in made:
+                os.close(descriptor)
 
     def renew_wal(self, path: Path) -> None:
         """Write what the WAL of this database holds, if it has one, once more and sync it. Raises DatabaseFailure.
@@ -137,3 +147,9 @@ class Files:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def _begin_writing(descriptor: int) -> None:
+    """Have the device begin with what was written."""
+    if hasattr(os, "posix_fadvise"):  # on Linux, this is what it does with pages that the device does not have yet
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)

@@ -27,7 +27,7 @@ from .gates import InputGate, Turn
 from .handlers import Handler
 from .mailbox import Mailbox
 from .migrations import migrate
-from .names import Address
+from .names import Address, file_path
 from .outbox import Outbox
 from .parking import Gone, Parking
 from .storage import Storage
@@ -58,7 +58,7 @@ class Host:
 
     __slots__ = (
         "actor", "address", "alarms", "background", "call", "caller", "closed", "created", "database", "dead",
-        "delivery", "gate", "kind", "led", "mailbox", "node", "outbox", "parking", "placed", "ready", "reason",
+        "delivery", "gate", "kind", "led", "mailbox", "node", "outbox", "parking", "path", "placed", "ready", "reason",
         "running", "running_keys", "state", "storage", "streak", "turn", "unindexed", "used", "version", "writes",
     )  # fmt: skip
 
@@ -67,6 +67,7 @@ class Host:
         self.node = node
         self.kind = kind
         self.address = address
+        self.path = node.folder / file_path(*address)
         self.state = State.OPENING
         self.dead = False  # this incarnation is over
         self.ready = False  # a message that cannot wait may run at once

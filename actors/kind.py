@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .actor import Actor
-from .database import Template, Value
+from .database import Image, Template, Value
 from .handlers import Handler, can_suspend, handlers_of
 from .migrations import declared
 from .names import check_name
@@ -30,8 +30,8 @@ class Kind:
         """Of ours, which a file of this class has."""
         self._template: Template | None = None
 
-    def image(self, meta: dict[str, Value]) -> bytes:
-        """The content of a new file."""
+    def image(self, meta: dict[str, Value]) -> Image:
+        """What a new file holds."""
         if self._template is None:
             outcomes = () if self.alarm is None else (OUTCOMES_DDL,)
             self._template = Template((*self.cls._z0_schema, *outcomes))

@@ -6,26 +6,20 @@ import asyncio
 import logging
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
-from .alarm_index import ACTIVE
 from .call import CURRENT, Activity, Call
-from .database import Database, Value
+from .database import Database
 from .errors import (
     Aborted,
-    ActorFileError,
     DatabaseFailure,
-    NotADatabase,
-    QueryError,
     StorageFailed,
     presentable,
 )
 from .files import is_there
 from .host import Host, State
 from .migrations import bring_up
-from .names import file_path
+from .opening import Meta, is_clean, is_listed, make_trusted, open_file, opened
 from .retention import purging
-from .schema import SCHEMA_OBJECTS, SCHEMA_VERSION, UPGRADES, stranger
 from .segments import Segments
 from .within import within
 
@@ -41,10 +35,9 @@ def open_now(host: Host) -> bool:
         return False
     sender = CURRENT.set(host.call)
     try:
-        path = _path(host)
-        if not (_is_clean(host, path) and is_there(path) and _is_listed(host) and node.room.take(host)):
+        if not (is_there(host.path) and is_clean(host) and is_listed(host) and node.room.take(host)):
             return False
-        _construct(host, *_open_file(host, path))
+        _construct(host, *open_file(host))
         if kind.start is not None:
             host.run(kind.start, (), {})
     except BaseException as error:
@@ -67,22 +60,10 @@ async def open_later(host: Host) -> None:
             await asyncio.shield(predecessor.closed)
         damaged = node.quarantine.admit(host.address)
         await node.room.wait(host)
-        path = _path(host)
-        if not is_there(path):
-            if node.catalog.has_stored(host.address):
-                raise ActorFileError(str(path), "the actor's file is gone; put a backup in its place")
-            await node.threads.call(partial(_create, host, path, _image(host)))
-            host.created = True
-        if not _is_listed(host):
-            active = host.kind.alarm is not None
-            await node.catalog.register(host.address, node.clock.now_us(), active)
-            host.alarms.indexed = ACTIVE if active else None
-            node.metrics.first_activations[host.address.namespace] += 1
-        clean = _is_clean(host, path)
-        database, meta = await _open_in_thread(host, path)
+        clean, database, meta = await opened(host)
         if damaged or not clean:
             try:
-                await node.threads.call(partial(_make_trusted, host, database, damaged))
+                await node.threads.call(partial(make_trusted, host, database, damaged))
             except BaseException:
                 database.abandon()
                 raise
@@ -101,58 +82,7 @@ async def open_later(host: Host) -> None:
         host.delivery.pump()
 
 
-async def _open_in_thread(host: Host, path: Path) -> tuple[Database, dict[str, object]]:
-    """As `_open_file`, while other work goes on."""
-    opening = host.node.threads.call(partial(_open_file, host, path))
-    try:
-        return await asyncio.shield(opening)
-    except asyncio.CancelledError:
-        opening.add_done_callback(_drop_opened)
-        raise
-
-
-def _drop_opened(opening: asyncio.Future[tuple[Database, dict[str, object]]]) -> None:
-    if not opening.cancelled() and opening.exception() is None:
-        opening.result()[0].abandon()
-
-
-def _is_listed(host: Host) -> bool:
-    """Whether the catalogue has the actor, durably."""
-    return host.alarms.indexed is not None or host.node.catalog.has(host.address)
-
-
-def _path(host: Host) -> Path:
-    return host.node.folder / file_path(*host.address)
-
-
-def _image(host: Host) -> bytes:
-    tenant, namespace, name = host.address
-    meta: dict[str, Value] = {"schema": SCHEMA_VERSION, "tenant": tenant, "namespace": namespace, "name": name}
-    if host.kind.retentions:
-        meta["purged"] = host.node.clock.now_us()
-    return host.kind.image(meta)
-
-
-def _create(host: Host, path: Path, image: bytes) -> None:
-    """Runs in a thread."""
-    if path.parent.resolve() != path.parent:
-        raise ActorFileError(str(path.parent), "a symbolic link leads out of here; put a folder in its place")
-    host.node.file_ops.make_folder(path.parent)
-    host.node.file_ops.create_file(path, image)
-
-
-def _open_file(host: Host, path: Path) -> tuple[Database, dict[str, object]]:
-    """The actor's file, and its meta data. Raises ActorFileError, DatabaseFailure."""
-    node = host.node
-    database = node.file_ops.open(host.address, path, vfs=node.vfs, sync=node.durability.sync)
-    try:
-        return database, _identified(host, database)
-    except BaseException:
-        database.abandon()
-        raise
-
-
-def _construct(host: Host, database: Database, meta: dict[str, object]) -> None:
+def _construct(host: Host, database: Database, meta: Meta) -> None:
     """The actor's object, on its open file."""
     host.attach(database)
     host.writes.segment += 1
@@ -165,45 +95,6 @@ def _construct(host: Host, database: Database, meta: dict[str, object]) -> None:
         bring_up(host, meta)
     actor.__init__()  # type: ignore[misc]
     host.divide()  # what the constructor wrote is a segment
-
-
-def _is_clean(host: Host, path: Path) -> bool:
-    """Whether the file was left whole and synced: else its WAL may hold what a power cut would take back."""
-    return host.address not in host.node.quarantine.suspect and not is_there(Path(f"{path}-wal"))
-
-
-def _make_trusted(host: Host, database: Database, damaged: bool) -> None:
-    """Have what was committed on the device, after making sure of a file that was found damaged. Runs in a thread."""
-    host.node.file_ops.renew_wal(database.path)
-    if damaged:
-        database.examine()
-    if not host.node.file_ops.checkpoint(host.address, database, wait=True):  # a reader is in the way
-        database.sync()
-
-
-def _identified(host: Host, database: Database) -> dict[str, object]:
-    """The file's meta data, after making sure that it is this actor's file, with nothing in it that could run."""
-    found = stranger(database.rows(SCHEMA_OBJECTS), host.kind.triggers)
-    if found is not None:
-        raise NotADatabase(f"{found} in it was not made by z0")
-    try:
-        meta: dict[str, object] = dict(database.rows("SELECT key, value FROM z0_meta"))
-    except QueryError as error:
-        raise NotADatabase(f"not a file of z0 ({error})") from error
-    schema = meta.get("schema")
-    if schema in UPGRADES:
-        meta["schema"] = schema = database.upgrade(schema, UPGRADES)
-    if schema != SCHEMA_VERSION:
-        if not isinstance(schema, int) or schema < SCHEMA_VERSION:
-            raise NotADatabase(f"its schema version is {schema!r}, which is none of z0's")
-        reason = f"schema version {schema}, but this z0 knows {SCHEMA_VERSION}; use a newer z0"
-        raise ActorFileError(str(database.path), reason)
-    if not all(isinstance(meta.get(count, 0), int) for count in ("migrations", "purged")):
-        raise NotADatabase("its table z0_meta is damaged")
-    whose = (meta.get("tenant"), meta.get("namespace"), meta.get("name"))
-    if whose != tuple(host.address):
-        raise NotADatabase(f"the file of {whose}, not of {tuple(host.address)}; was it moved?")
-    return meta
 
 
 async def _start(host: Host) -> None:
@@ -244,7 +135,7 @@ def _as_told(host: Host, error: BaseException) -> BaseException:
     """What the callers of an actor are told that could not be opened."""
     quarantine = host.node.quarantine
     if isinstance(error, DatabaseFailure):
-        quarantine.failed(host.address, _path(host), error)
+        quarantine.failed(host.address, host.path, error)
     if host.address in quarantine:
         return quarantine.refusal(host.address)
     if isinstance(error, (DatabaseFailure, StorageFailed)):

@@ -74,7 +74,7 @@ async def _populate(path: Path, count: int) -> None:
     for number in range(count):
         address = (DEFAULT_TENANT, kind.namespace, f"bell-{number:06d}")
         meta = dict(zip(("tenant", "namespace", "name"), address, strict=True))
-        image = kind.image({"schema": SCHEMA_VERSION, **meta})
+        image = kind.image({"schema": SCHEMA_VERSION, **meta}).database
         relative = file_path(*address)
         (path / relative).write_bytes(image)
         catalogue.write(_LIST, (*address, str(relative), len(image), _LATER_US))

@@ -163,8 +163,8 @@ class _Seams(FileOps):
     def make_folder(self, path: Path) -> None:
         self._file_ops.make_folder(path)
 
-    def create_file(self, path: Path, image: bytes) -> None:
-        self._file_ops.create_file(path, image)
+    def create_file(self, path: Path, image: bytes, wal: bytes = b"") -> None:
+        self._file_ops.create_file(path, image, wal)
 
     def renew_wal(self, path: Path) -> None:
         self._file_ops.renew_wal(path)
