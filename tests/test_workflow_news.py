@@ -48,9 +48,9 @@ class Failing(z0.Workflow):
 
 
 ORDERED = [
-    "workflow_queued", "workflow_started", "step_started", "attempt_started", "attempt_errored", "attempt_started",
-    "attempt_completed", "step_completed", "alert_raised", "sleep_started", "sleep_completed", "wait_started",
-    "wait_completed", "workflow_completed",
+    "workflow_queued", "workflow_started", "step_started", "attempt_started", "attempt_errored", "workflow_waiting",
+    "attempt_started", "attempt_completed", "step_completed", "alert_raised", "sleep_started", "workflow_waiting",
+    "sleep_completed", "wait_started", "workflow_waiting", "wait_completed", "workflow_completed",
 ]  # fmt: skip
 
 
@@ -66,7 +66,7 @@ async def test_events_replay_the_journal_then_follow_it_to_the_end(clock: Virtua
 
         following = asyncio.create_task(follow())
         await clock.advance("1 hour")
-        assert [event.type for event in seen] == ORDERED[:10]
+        assert [event.type for event in seen] == ORDERED[:12]
         assert not runtime.node.hosts  # whoever follows keeps nobody in memory
         await clock.advance("8 hours")
         await order.send_event("paid")
@@ -81,6 +81,33 @@ async def test_events_replay_the_journal_then_follow_it_to_the_end(clock: Virtua
             "step_completed",
             "sleep_completed",
         ]
+
+
+async def test_waiting_for_a_child_is_an_event_and_an_event_that_came_early_is_not_waited_for(
+    clock: VirtualClock,
+) -> None:
+    class Nap(z0.Workflow):
+        async def run(self, event: z0.Event[Any], step: z0.Step) -> None:
+            await step.sleep("night", "8 hours")
+
+    class Parent(z0.Workflow):
+        async def run(self, event: z0.Event[Any], step: z0.Step) -> None:
+            await step.sleep("night", "8 hours")
+            await step.wait_for_event("paid", type="paid")
+            await step.workflow(Nap)
+
+    async with temporary_runtime(memory=True, clock=clock, actors=[Nap, Parent]) as runtime:
+        parent = await runtime.workflows.create(Parent, id="x")
+        await parent.send_event("paid")
+        await clock.advance("17 hours")
+        told = [event.type async for event in parent.events()]
+        waits = [event async for event in parent.events(types=["workflow_waiting"])]
+    assert told == [
+        "workflow_queued", "workflow_started", "sleep_started", "workflow_waiting", "sleep_completed", "wait_started",
+        "wait_completed", "step_started", "workflow_waiting", "step_started", "attempt_started", "attempt_completed",
+        "step_completed", "attempt_started", "attempt_completed", "step_completed", "workflow_completed",
+    ]  # fmt: skip
+    assert [event.step_name for event in waits] == [None, None]
 
 
 async def test_events_have_the_fields_that_cloudflare_names(clock: VirtualClock) -> None:

@@ -25,6 +25,7 @@ _ANEW = frozenset({"workflow_restarted", "workflow_continued"})
 Read = Callable[[str], bytes]
 _IDS_PER_ROW = 8
 _PUBLIC = ("workflow_", "step_", "attempt_", "sleep_", "wait_", "rollback_", "alert_")  # others are the journal's own
+_WAITS = frozenset({"sleep_started", "wait_started", "attempt_errored", "rollback_attempt_errored", "child_started"})
 _STEP_ENDS = ("step_completed", "step_errored")
 _STARTS = {"step": "step_started", "attempt": "step_started", "sleep": "sleep_started", "wait": "wait_started"}
 
@@ -64,12 +65,21 @@ class Expander:
         self._since: dict[str, int] = {}
 
     def events(self, entry: Entry) -> list[InstanceEvent]:
-        """What the entry says, in order."""
-        if not entry.event.startswith(_PUBLIC) or entry.event.endswith("attempt_ignored"):
-            return []
+        """What the entry says, in order.
+
+        Whenever a sleep, a wait for an event or for a child, or a retry's delay begins, the last one is
+        `workflow_waiting`: other branches may go on.
+        """
         if entry.event in _ANEW:
             self.__init__(self._instance)  # type: ignore[misc]
-        made = [*self._before(entry), (entry.event, self._fields(entry))]
+        made: list[tuple[str, dict[str, Any]]] = []
+        if entry.event.startswith(_PUBLIC) and not entry.event.endswith("attempt_ignored"):
+            made += [*self._before(entry), (entry.event, self._fields(entry))]
+        if entry.event == "child_started" and entry.step is not None:
+            self._begin(entry.step, entry.at)
+            made.append(("step_started", _config(entry)))
+        if entry.event in _WAITS:
+            made.append(("workflow_waiting", {}))
         if entry.event.endswith(_STEP_ENDS):  # should it be taken anew, that is another beginning
             self._begun.discard(entry.step or "")
             self._attempt.pop(entry.step or "", None)
@@ -81,7 +91,7 @@ class Expander:
                 event_id=first + number,
                 timestamp=datetime_of(_at(entry, event)),
                 type=event,
-                step_name=name,
+                step_name=None if event == "workflow_waiting" else name,
                 **fields,
             )
             for number, (event, fields) in enumerate(made)
