@@ -64,6 +64,15 @@ def declare(code: int, kind: type[T], pack: Callable[[T], bytes], unpack: Callab
     _UNPACKERS[code] = unpack
 
 
+def refuse(kind: type, instead: str) -> None:
+    """Have values of this type refused, saying what to store instead. For the module that defines the type."""
+
+    def refused(value: Any, _room: int) -> Any:
+        raise TypeError(f"{value!r} cannot be stored; store {instead}")
+
+    _PACKERS[kind] = refused
+
+
 def unpack(code: int, data: memoryview) -> Any:
     """The value of an extension; one that is not ours stays as it is."""
     unpacker = _UNPACKERS.get(code)

@@ -361,3 +361,16 @@ async def test_a_termination_that_is_cut_off_at_any_commit_reaches_the_children(
         assert [await end_of(child) for child in await children(runtime, Paying)] in ([], ["terminated"])
 
     assert await crash_at_every_commit(proof, [Above, Paying, Account], drive, check) > 3
+
+
+async def test_a_handle_that_a_step_returns_is_refused_with_what_to_return_instead(clock: VirtualClock) -> None:
+    class Handing(z0.Workflow):
+        async def run(self, event: z0.Event[None], step: z0.Step) -> None:
+            await step.do("spawn", lambda: self.workflows.create(Child, 1))
+
+    async with temporary_runtime(memory=True, actors=[*ALL, Handing], env=Script(), clock=clock) as runtime:
+        instance = await runtime.workflows.create(Handing)
+        await clock.advance("1 minute")
+        with pytest.raises(z0.InvalidValue, match=r"cannot be stored; store its id: workflows\.get\(\)"):
+            await instance.result("1 second")
+        assert len(await children(runtime)) == 1

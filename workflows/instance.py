@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 from z0.actors.clock import Span, seconds
+from z0.actors.extensions import refuse
 from z0.actors.names import Address, file_path
 from z0.actors.node import Node
 
@@ -211,6 +212,9 @@ class Instance(Generic[W]):
         if not node.knows(address):
             raise InstanceNotFound(repr(self))
         return self._stub
+
+
+refuse(Instance, "its id: workflows.get() makes a handle of that again")
 
 
 def _set(future: asyncio.Future[None]) -> None:
