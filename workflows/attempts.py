@@ -70,6 +70,12 @@ class Attempts:
         """What the entry is called that says this of the step."""
         return event
 
+    def callback(self) -> Callable[..., Any]:
+        """What is called: the step's callback, or what a test has put in its place."""
+        workflow, fn = self._run.workflow, self._fn
+        replace = workflow._services.replace
+        return fn if replace is None else replace(workflow, self._record.key, self._name, fn)
+
     def context(self, attempt: int, settings: Settings) -> StepContext:
         """What the callback gets."""
         return self._steps.inside(self, self._record, self._name, attempt, settings)
@@ -169,7 +175,7 @@ class Attempts:
 
     async def _call(self, attempt: int) -> Any:
         """Run the callback. Raises what it raises, and StepTimeout."""
-        fn = self._fn
+        fn = self.callback()
         result = fn(self.context(attempt, self._settings)) if _wants_context(fn) else fn()
         if type(result) in PLAIN or not inspect.isawaitable(result):
             return result

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -42,6 +43,10 @@ class UndoAttempts(Attempts):
     def event(self, event: Event) -> Event:
         """What the entry is called that says this of the undoing."""
         return f"rollback_{event}"  # type: ignore[return-value]
+
+    def callback(self) -> Callable[..., Any]:
+        """The handler, whose place no test takes."""
+        return self._fn
 
     def context(self, attempt: int, settings: Settings) -> StepContext:
         """What the handler gets."""

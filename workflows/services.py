@@ -6,7 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from z0.actors.metrics import Histogram
 
@@ -17,11 +17,14 @@ if TYPE_CHECKING:
     from z0.actors.node import Node
 
     from .journal import Entry
+    from .workflow import Workflow
 
 log = logging.getLogger("z0.workflows")
 ENTRIES = "entries"
 """The news of an instance that its journal has grown (see `Followers`)."""
 
+Replace = Callable[["Workflow", str, str, Callable[..., Any]], Callable[..., Any]]
+"""Of a workflow, a step's key, its name and its callback: what is called."""
 FailureHook = Callable[[FailedInstance], Awaitable[None] | None]
 
 
@@ -57,6 +60,8 @@ class Services:
         self.alerts: Sequence[AlertSink] = (LogAlerts(),)
         self.on_failure: FailureHook | None = None
         self.tracer: Tracer | None = None
+        self.replace: Replace | None = None
+        """For tests: what to call in the place of a step's callback (z0.mocks)."""
         self.figures = Figures()
 
     def noted(self, host: Host, entry: Entry) -> None:

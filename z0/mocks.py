@@ -5,19 +5,18 @@
         await clock.advance("1 hour")
     assert charged.calls == 1
 
-All else is as ever: the result goes through the journal, a failure is tried again, the instance may be crashed. The
-place where an attempt calls its callback is replaced while a mock is set; nothing is asked there otherwise.
+All else is as ever: the result goes through the journal, a failure is tried again, the instance may be crashed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from z0.runtime import Runtime
-from z0.workflows.attempts import Attempts
 from z0.workflows.keys import check_step_name, name_of
+from z0.workflows.services import services
 from z0.workflows.workflow import Workflow
 
 __all__ = ["Mock", "mock_step"]
@@ -67,24 +66,17 @@ def mock_step(
     if raises is not None and returns is not None:
         raise ValueError("a step either returns or raises; set one mock inside the other to have both")
     check_step_name(name)
-    node, mock, real = runtime.node, Mock(returns, raises, times), Attempts._call
+    mock, seam = Mock(returns, raises, times), services(runtime.node)
+    around = seam.replace
 
-    def is_meant(attempts: Attempts) -> bool:
-        owner = attempts._run.workflow
-        return (
-            type(attempts) is Attempts
-            and owner._z0_host.node is node
-            and (workflow is None or isinstance(owner, workflow))
-            and name in (attempts._name, name_of(attempts._record.key))
-        )
+    def replace(owner: Workflow, key: str, step: str, callback: Callable[..., Any]) -> Callable[..., Any]:
+        meant = (workflow is None or isinstance(owner, workflow)) and name in (step, name_of(key))
+        if meant and not mock.is_spent:
+            return mock.answer
+        return callback if around is None else around(owner, key, step, callback)
 
-    async def call(attempts: Attempts, attempt: int) -> Any:
-        if not mock.is_spent and is_meant(attempts):
-            return mock.answer()
-        return await real(attempts, attempt)
-
-    Attempts._call = call  # type: ignore[method-assign,assignment]
+    seam.replace = replace
     try:
         yield mock
     finally:
-        Attempts._call = real  # type: ignore[method-assign]
+        seam.replace = around
