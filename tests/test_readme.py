@@ -32,6 +32,14 @@ async def test_the_first_program_prints_what_the_readme_says_also_the_second_tim
     assert [await run(program), await run(program)] == [expected, expected]
 
 
+async def test_the_workflow_bills_once_however_often_it_is_run(tmp_path: Path) -> None:
+    program = tmp_path / "billing.py"
+    program.write_text(block("python", 2))
+    first, again = [await run(program), await run(program)]
+    assert first == "sending an invoice over 250\n250 paid by card\n"
+    assert again == "250 paid by card\n"
+
+
 def test_the_names_of_the_testing_module_exist() -> None:
-    names = block("python", 2).partition(" import ")[2].split(", ")
+    names = block("python", 1).partition(" import ")[2].split(", ")
     assert [name for name in names if name.strip() not in z0.testing.__all__] == []
