@@ -221,6 +221,86 @@ async def test_a_step_that_kills_its_process_each_time_fails_in_the_end_and_can_
         assert await instance.result("1 second") == "alive"
 
 
+async def test_an_instance_that_is_cut_off_again_and_again_is_put_aside_and_can_be_resumed(
+    data: Path, clock: VirtualClock
+) -> None:
+    runtimes: list[z0.Runtime] = []
+    killed: list[int] = []
+    repaired: list[bool] = []
+
+    class Poison(z0.Workflow):
+        recoveries_max = 3
+
+        async def run(self, event: z0.Event[None], step: z0.Step) -> str:
+            await step.do("harmless", lambda: None)
+            return await step.do("poison", self.kill)
+
+        async def kill(self, context: z0.StepContext) -> str:
+            if not repaired:
+                killed.append(context.attempt)
+                asyncio.get_running_loop().call_soon(lambda: asyncio.ensure_future(crash(runtimes[-1])))
+                await clock.sleep("1 hour")
+            return "alive"
+
+    class Sleeper(z0.Workflow):
+        recoveries_max = 1
+
+        async def run(self, event: z0.Event[None], step: z0.Step) -> str:
+            await step.sleep("night", "1 day")
+            return "awake"
+
+    for _ in range(6):
+        async with z0.Runtime(data, actors=[Poison, Sleeper], clock=clock) as runtime:
+            runtimes.append(runtime)
+            with contextlib.suppress(z0.ActorReset, z0.RuntimeClosed):
+                await runtime.workflows.create(Sleeper, id="innocent", on_conflict="existing")
+                await runtime.workflows.create(Poison, id="poison", on_conflict="existing")
+                await clock.advance("1 minute")
+    assert killed == [1] * 4, "the first time, and three more"
+    async with z0.Runtime(data, actors=[Poison, Sleeper], clock=clock) as runtime:
+        poison = runtime.workflows.get(Poison, "poison")
+        status = await poison.status()
+        assert (status.status, status.error) == ("paused", None)
+        assert status.reason is not None
+        assert status.reason.startswith("do:poison#1 was cut off 3 times in a row (recoveries_max)")
+        repaired.append(True)
+        await poison.resume()
+        assert await poison.result("1 second") == "alive"
+        assert (await poison.status()).reason is None
+        await clock.advance("1 day")
+        assert await runtime.workflows.get(Sleeper, "innocent").result("1 second") == "awake"
+
+
+async def test_an_instance_that_gets_on_between_is_never_put_aside(data: Path, clock: VirtualClock) -> None:
+    runtimes: list[z0.Runtime] = []
+
+    class Unlucky(z0.Workflow):
+        recoveries_max = 1
+
+        async def run(self, event: z0.Event[None], step: z0.Step) -> int:
+            for number in range(4):
+                await step.do(f"step {number}", self.cut_off_once)
+            return len(runtimes)
+
+        async def cut_off_once(self, context: z0.StepContext) -> None:
+            if self.env.setdefault(context.name, len(runtimes)) == len(runtimes):
+                asyncio.get_running_loop().call_soon(lambda: asyncio.ensure_future(crash(runtimes[-1])))
+                await clock.sleep("1 hour")
+
+    env: dict[str, int] = {}
+    for _ in range(4):
+        async with z0.Runtime(data, actors=[Unlucky], clock=clock, env=env) as runtime:
+            runtimes.append(runtime)
+            with contextlib.suppress(z0.ActorReset, z0.RuntimeClosed):
+                await runtime.workflows.create(Unlucky, id="x", on_conflict="existing")
+                await clock.advance("1 minute")
+    async with z0.Runtime(data, actors=[Unlucky], clock=clock, env=env) as runtime:
+        runtimes.append(runtime)
+        assert await runtime.workflows.get(Unlucky, "x").result("1 second") == 5
+    with pytest.raises(ValueError, match="recoveries_max=0: give 1 or more"):
+        type("Wrong", (z0.Workflow,), {"recoveries_max": 0})
+
+
 async def test_an_attempt_is_cancelled_at_once_when_its_instance_is_terminated_and_leaves_no_task(
     data: Path, clock: VirtualClock
 ) -> None:

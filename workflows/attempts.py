@@ -15,6 +15,7 @@ from z0.actors.errors import InvalidValue, LimitExceeded, presentable
 from z0.actors.extensions import PLAIN
 from z0.actors.within import within
 
+from . import cut_offs
 from .branch import is_lost
 from .errors import NonDeterminismError, NonRetryableError, StepInterrupted, StepTimeout, Suspended
 from .failure import failure_of
@@ -135,6 +136,8 @@ class Attempts:
         if self._made:
             run.again(record)
         self._made += 1
+        if workflow.cut_off:
+            await cut_offs.count(workflow, record.key, attempt)
         if self._options.at_most_once:
             workflow.note(self.event("attempt_started"), record, attempt=attempt, settings=self._settings)
             await run.host.durable()

@@ -41,6 +41,8 @@ class Bounded(Entity):
     """Calls of `do` that one instance may make."""
     execution_max: ClassVar[Span | None] = "30 days"
     """That the attempts of an instance may take, all together; time asleep, waiting or paused does not count."""
+    recoveries_max: ClassVar[int | None] = 100
+    """How often in a row the same attempt may be begun again because its process ended; then the instance is paused."""
     sleep_max: ClassVar[Span] = "365 days"
     """Of one sleep, or of one wait that has a timeout."""
     on_divergence: ClassVar[Literal["fail", "pause"]] = "fail"
@@ -73,6 +75,8 @@ class Bounded(Entity):
                     setattr(cls, name, value)
         if cls.on_divergence not in ("fail", "pause"):
             raise ValueError(f"{cls.__name__}.on_divergence={cls.on_divergence!r}: give 'fail' or 'pause'")
+        if cls.recoveries_max is not None and cls.recoveries_max < 1:
+            raise ValueError(f"{cls.__name__}.recoveries_max={cls.recoveries_max}: give 1 or more, or None for no end")
         for span in (cls.timeout, cls.execution_max, cls.sleep_max):
             if span is not None:
                 seconds(span)

@@ -83,6 +83,8 @@ class History:
         """Microseconds that attempts took, without what they slept or waited."""
         self.diverged: Entry | None = None
         """Why the instance is paused: the code does not do what the journal has."""
+        self.put_aside: Entry | None = None
+        """Why it was paused last, if nobody asked for it: it was cut off too often."""
         self.events: dict[int, Entry] = {}
         """Events that came, by seq."""
         self.inbox: dict[int, Entry] = {}

@@ -87,6 +87,7 @@ def _paused(history: History, entry: Entry) -> None:
         history.diverged = entry
         return
     history.paused = True
+    history.put_aside = entry if "reason" in entry.detail else None
     if history.paused_at is None:
         history.paused_at = entry.at
 

@@ -72,7 +72,7 @@ def status_of(id: str, history: History, resting: bool) -> InstanceStatus:
     assert created is not None
     waits = [] if end is not None else sorted(history.waits(), key=lambda record: record.due or 2**63)
     due = None if end is not None else history.due()
-    why = end or history.diverged
+    why = end or history.diverged or (history.put_aside if history.paused else None)
     error = why.detail.get("error") if why is not None else None
     return InstanceStatus(
         id=id,

@@ -83,6 +83,7 @@ class Workflow(Bounded):
         for entry in journal.entries(self._z0_host.database.rows(journal.ENTRIES)):
             self.history.apply(entry)
         self.rested = meta.get("rests") == self.history.seq
+        self.cut_off = self.history.started and not self.rested
         self._left_as = meta.get("status")
         self._errands = Errands(self)
         self._services = services(self._z0_host.node)
