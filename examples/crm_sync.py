@@ -109,9 +109,9 @@ def customers() -> list[Customer]:
 
 
 async def main(data: str = "var/crm_sync") -> None:
-    """Sync 74 customers; the CRM fails, and drops a connection."""
+    """Sync 74 customers; the CRM fails once."""
     async with Crm(customers()) as crm, z0.Runtime(data, actors=[Account, CrmSync], env=crm.client) as runtime:
-        crm.misbehave("GET /customers", "fail", "drop")
+        crm.misbehave("GET /customers", "fail")
         sync = await runtime.workflows.create(CrmSync, Progress(), id="first", on_conflict="existing")
         progress: Progress = await sync.result("1 minute")
         runs = (await sync.status()).run

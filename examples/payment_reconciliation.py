@@ -156,14 +156,14 @@ def statement(transactions: list[Transaction]) -> list[Row]:
 
 
 async def main(data: str = "var/payment_reconciliation", account: str = "3374") -> None:
-    """Reconcile; the bank's service fails, and drops a connection."""
+    """Reconcile; the bank's service fails once."""
     transactions = histories()[account]
     async with (
         Statements({account: statement(transactions)}) as service,
         z0.Runtime(data, actors=[Account, Reconciliation], env=service.client) as runtime,
     ):
         await post(runtime.get(Account, account), transactions)
-        service.misbehave("GET /statements", "fail", "drop")
+        service.misbehave("GET /statements", "fail")
         instance = await runtime.workflows.create(Reconciliation, account, id=account, on_conflict="existing")
         summary: Summary = await instance.result("1 minute")
         print(f"account {account}: {summary.matched} of {len(transactions)} postings are on the statement")

@@ -19,5 +19,4 @@ def histories() -> dict[str, list[Transaction]]:
 
 async def post(account: z0.Entity, transactions: list[Transaction]) -> None:
     """Post the transactions to the account's ledger: each one once, however often it is posted."""
-    for transaction in transactions:
-        await account.append(**fact_fields(transaction))
+    await account.append_many([fact_fields(each) for each in transactions])

@@ -142,7 +142,7 @@ async def main(data: str = "var/transfer_saga", source: str = "3374", target: st
             await post(runtime.get(Account, name), histories()[name])
         blocked = runtime.get(Account, "blocked")
         await blocked.append("blocked", idempotency_key="by court order")
-        clearing.misbehave("POST /payments", "fail", "drop")
+        clearing.misbehave("POST /payments", "drop")
         for id, to in (("rent", target), ("bribe", "blocked")):
             order = Order(source, to, 1_000_00)
             transfer = await runtime.workflows.create(Transfer, order, id=id, on_conflict="existing")

@@ -13,8 +13,9 @@ from wire import HEAD_BYTES, Client, headers_of, read_message, write_message
 
 T = TypeVar("T")
 
-Fault = Literal["fail", "busy", "hang", "drop"]
-"""503 with nothing done; 429 with nothing done; done, but no answer ever; done, but the connection drops."""
+Fault = Literal["none", "fail", "busy", "hang", "drop"]
+"""As it should be; 503 with nothing done; 429 with nothing done; done, but no answer ever; done, but the connection
+drops."""
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,7 +103,7 @@ class Service:
 
     async def _answer(self, request: Request, reader: asyncio.StreamReader) -> Reply | None:
         faults = self._faults[request.route]
-        fault = faults.popleft() if faults else None
+        fault = faults.popleft() if faults else "none"
         if fault == "fail":
             return Reply(503)
         if fault == "busy":
