@@ -38,7 +38,7 @@ class Profile(z0.Projection):
 class Account(z0.Entity):
     """The account of a customer."""
 
-    accepts = frozenset({"customer_synced"})
+    accepts = {"customer_synced"}
     profile: Profile
 
 

@@ -11,7 +11,7 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -52,9 +52,7 @@ class Receivable(z0.Projection):
 class Account(z0.Entity):
     """A customer's account: what was charged, billed and paid."""
 
-    accepts = frozenset(
-        {"credit", "debit", "invoice_issued", "payment_received", "payment_overdue", "invoice_escalated"}
-    )
+    accepts = {"credit", "debit", "invoice_issued", "payment_received", "payment_overdue", "invoice_escalated"}
     receivable: Receivable
 
     async def unbilled(self, until: str) -> list[z0.Fact]:
@@ -169,14 +167,9 @@ class Webhooks(Service):
             await billing.status()
         except z0.InstanceNotFound:
             return Reply(404, "no such invoice")
-        await self._runtime.get(Account, paid.account).append(
-            "payment_received",
-            source_id=paid.invoice,
-            amount=paid.amount,
-            currency=CURRENCY,
-            external_id=paid.id,
-            idempotency_key=paid.id,
-        )
+        money: dict[str, Any] = {"amount": paid.amount, "currency": CURRENCY}
+        account = self._runtime.get(Account, paid.account)
+        await account.append("payment_received", source_id=paid.invoice, idempotency_key=paid.id, **money)
         with suppress(z0.WrongStatus):  # too late for the workflow, but booked
             await billing.send_event("paid", paid, id=paid.id)
         return Reply()

@@ -58,7 +58,7 @@ class Open(z0.Projection):
 class Account(z0.Entity):
     """An account whose postings are matched with what the bank says."""
 
-    accepts = frozenset({"credit", "debit"})
+    accepts = {"credit", "debit"}
     indexes = ("external_id",)
     open: Open
 
@@ -88,11 +88,11 @@ class Account(z0.Entity):
         """Record what people have to look at: once, however many statements show it."""
         for each in unmatched:
             key = f"flag/{each.id}/{each.reason}/{each.statement}"
-            self.record("payment_unmatched", each.id, key=key, data=msgspec.to_builtins(each))
+            self.record("payment_unmatched", each.id, key=key, subtype=each.reason, data=msgspec.to_builtins(each))
 
-    def record(self, type: str, id: str, *, key: str, data: dict[str, Any] | None = None) -> None:
+    def record(self, type: str, id: str, *, key: str, **more: Any) -> None:
         """Append a fact on the posting with the bank's id."""
-        self.ledger.append(type, external_source=SOURCE, external_id=id, idempotency_key=key, data=data)
+        self.ledger.append(type, external_source=SOURCE, external_id=id, idempotency_key=key, **more)
 
 
 class Reconciliation(z0.Workflow):

@@ -50,7 +50,7 @@ class AccountBlocked(z0.NonRetryableError):
 class Account(z0.Entity):
     """A bank account. Its messages name the transfer, so each has its effect once, and can be undone by that name."""
 
-    accepts = frozenset({"credit", "debit", "blocked", "unblocked"})
+    accepts = {"credit", "debit", "blocked", "unblocked"}
     balance: AccountBalance
 
     async def debit(self, amount: int, transfer: str, target: str) -> z0.Fact:
