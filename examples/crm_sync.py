@@ -46,7 +46,7 @@ class Progress(msgspec.Struct, frozen=True):
     """How far a sync has come: what one run hands to the next."""
 
     after: str = ""
-    """The cursor; ids begin behind it."""
+    """The cursor of the next page; "": the first one, also when the sync has come to its end."""
     pages: int = 0
     customers: int = 0
 
@@ -64,10 +64,8 @@ class CrmSync(z0.Workflow):
         for _ in range(PAGES_PER_RUN):
             page = await self.fetch(progress.after, step)
             await step.do("store the page", self.store(page.customers))
-            progress = Progress(
-                page.next or progress.after, progress.pages + 1, progress.customers + len(page.customers)
-            )
-            if page.next is None:
+            progress = Progress(page.next, progress.pages + 1, progress.customers + len(page.customers))
+            if not page.next:
                 return progress
         step.continue_as_new(progress)
 

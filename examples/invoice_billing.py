@@ -60,14 +60,11 @@ class Account(z0.Entity):
         charges = [self.ledger.get(seq) for seq in self.receivable.unbilled]
         return [each for each in charges if each is not None and each.data and each.data["date"] <= until]
 
-    @z0.idempotent("key")
-    async def invoice(self, number: str, charges: list[z0.Fact], *, key: str = "") -> z0.Fact:
-        """Put the charges on an invoice; a step that is tried again gets the first one.
-
-        The reply is kept for 30 days and the fact for ever, so that also a process that was down for longer finds it.
-        """
-        billed = [each.seq for each in charges if each.seq not in self.receivable.unbilled]
-        if billed and not self.ledger.count(idempotency_key=key):
+    async def invoice(self, number: str, charges: list[z0.Fact], key: str) -> z0.Fact:
+        """Put the charges on an invoice; the same one whenever the key is the same."""
+        if made := self.ledger.query(idempotency_key=key):
+            return made[0]
+        if billed := [each.seq for each in charges if each.seq not in self.receivable.unbilled]:
             raise z0.NonRetryableError(f"charges {billed} are on another invoice; gather again")
         data = {"charges": [each.seq for each in charges], "amounts": [each.amount for each in charges]}
         total = sum(each.amount or 0 for each in charges)
@@ -115,10 +112,12 @@ class Billing(z0.Workflow):
         if not charges:
             return Billed("nothing to bill")
         created = await step.do(
-            "create invoice", lambda: account.invoice(self.id, charges), rollback=lambda: account.void(self.id)
+            "create invoice",
+            lambda ctx: account.invoice(self.id, charges, ctx.idempotency_key),
+            rollback=lambda: account.void(self.id),
         )
         invoice = Invoice(self.id, event.payload.account, created.amount or 0)
-        await step.do("send invoice", self.post("/invoices", invoice))
+        await step.do("send invoice", self.post("/invoices", invoice), rollback=self.post("/voids", invoice))
         await step.do("record that it was issued", self.record("invoice_issued", invoice))
         outcome = await self.wait_for_money(step, invoice)
         owed = await step.do("look what is owed", lambda: account.owed(self.id))

@@ -1,4 +1,4 @@
-"""Transfer money between two accounts by way of a clearing house; what was done is undone when a later step fails.
+"""Transfer money between two accounts by way of a clearing house; when a step fails, what was done is undone.
 
     python examples/transfer_saga.py [DATA]
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Awaitable, Callable
 
 import msgspec
 
@@ -22,6 +23,14 @@ UNTIL_IT_WORKS = z0.Retries(limit=1_000, delay="1 minute", max_delay="6 hours")
 """Money that is on its way has to get back, however long a service is down."""
 
 
+class Order(msgspec.Struct, frozen=True):
+    """What to transfer, in hellers."""
+
+    source: str
+    target: str
+    amount: int
+
+
 class AccountBalance(z0.Projection):
     """What there is to spend, in hellers, and whether money may come in."""
 
@@ -31,9 +40,9 @@ class AccountBalance(z0.Projection):
     def apply(self, fact: z0.Fact) -> None:
         """Add or take away."""
         match fact.type:
-            case "credit" | "transfer_in" | "credit_issued":
+            case "credit" | "transfer_in" | "transfer_out_reversed":
                 self.amount += fact.amount or 0
-            case "debit" | "transfer_out":
+            case "debit" | "transfer_out" | "transfer_in_reversed":
                 self.amount -= fact.amount or 0
             case "blocked" | "unblocked":
                 self.blocked = fact.type == "blocked"
@@ -48,55 +57,57 @@ class AccountBlocked(z0.NonRetryableError):
 
 
 class Account(z0.Entity):
-    """A bank account. Its messages name the transfer, so each has its effect once, and can be undone by that name."""
+    """A bank account. Its messages name the transfer, so each has its effect once, and can be reversed by that name."""
 
     accepts = {"credit", "debit", "blocked", "unblocked"}
+    indexes = ("source_id",)
     balance: AccountBalance
 
-    async def debit(self, amount: int, transfer: str, target: str) -> z0.Fact:
-        """Take the money. Raises InsufficientFunds; NonRetryableError when it was given back before it was taken."""
-        key = f"debit/{transfer}"
-        if not self.known(key):
-            if self.known(f"undo/{transfer}"):
-                raise z0.NonRetryableError(f"transfer {transfer} was undone")
-            if self.balance.amount < amount:
-                raise InsufficientFunds(f"account {self.name} has {crowns(self.balance.amount)}")
-        return self.ledger.append(
-            "transfer_out", amount=amount, currency=CURRENCY, to_entity=target, source_id=transfer, idempotency_key=key
-        )
+    async def debit(self, transfer: str, order: Order) -> None:
+        """Take the money, if that was not done. Raises InsufficientFunds."""
+        if self.is_done("transfer_out", transfer):
+            return
+        if self.balance.amount < order.amount:
+            raise InsufficientFunds(f"account {self.name} has {crowns(self.balance.amount)}")
+        self.move("transfer_out", transfer, order)
 
-    async def credit(self, amount: int, transfer: str, source: str) -> z0.Fact:
-        """Add the money. Raises AccountBlocked."""
-        key = f"credit/{transfer}"
-        if self.balance.blocked and not self.known(key):
+    async def credit(self, transfer: str, order: Order) -> None:
+        """Add the money, if that was not done. Raises AccountBlocked."""
+        if self.is_done("transfer_in", transfer):
+            return
+        if self.balance.blocked:
             raise AccountBlocked(f"account {self.name} is blocked")
-        return self.ledger.append(
-            "transfer_in", amount=amount, currency=CURRENCY, from_entity=source, source_id=transfer, idempotency_key=key
-        )
+        self.move("transfer_in", transfer, order)
 
-    async def give_back(self, transfer: str, reason: str) -> None:
-        """Compensate the debit; when there was none, see to it that there will not be one."""
-        debits = self.ledger.query(idempotency_key=f"debit/{transfer}")
+    async def reverse(self, transfer: str) -> None:
+        """Make up for what the transfer did here, if it did anything."""
+        for fact in self.ledger.query(type=("transfer_out", "transfer_in"), source_id=transfer):
+            if not self.ledger.count(type=f"{fact.type}_reversed", source_id=transfer):
+                self.ledger.append(
+                    f"{fact.type}_reversed",
+                    amount=fact.amount,
+                    currency=fact.currency,
+                    source_id=transfer,
+                    data={"reverses": fact.id},
+                )
+
+    def is_done(self, type: str, transfer: str) -> bool:
+        """Whether the transfer did this here. Raises NonRetryableError when it was reversed: that is for good."""
+        done = {fact.type for fact in self.ledger.query(source_id=transfer)}
+        if f"{type}_reversed" in done:
+            raise z0.NonRetryableError(f"transfer {transfer!r} was reversed; order another one")
+        return type in done
+
+    def move(self, type: str, transfer: str, order: Order) -> None:
+        """Record the money's way, on either side of it."""
         self.ledger.append(
-            "credit_issued",
-            amount=debits[0].amount if debits else 0,
+            type,
+            amount=order.amount,
             currency=CURRENCY,
+            from_entity=order.source,
+            to_entity=order.target,
             source_id=transfer,
-            idempotency_key=f"undo/{transfer}",
-            data={"reason": reason, "original_debit": debits[0].id if debits else None},
         )
-
-    def known(self, key: str) -> bool:
-        """Whether the ledger has a fact with that idempotency key."""
-        return self.ledger.count(idempotency_key=key) > 0
-
-
-class Order(msgspec.Struct, frozen=True):
-    """What to transfer, in hellers."""
-
-    source: str
-    target: str
-    amount: int
 
 
 class Transfer(z0.Workflow):
@@ -107,7 +118,7 @@ class Transfer(z0.Workflow):
     timeout = "10 seconds"
 
     async def run(self, event: z0.Event[Order], step: z0.Step) -> str:
-        """What fails a step for good fails the transfer, after everything before it was undone, the last first."""
+        """Each step says how it is undone, for it may have had its effect also when it failed: nobody heard of it."""
         order = event.payload
         source, target = self.get(Account, order.source), self.get(Account, order.target)
         payment = Payment(self.id, order.source, order.target, order.amount)
@@ -115,28 +126,27 @@ class Transfer(z0.Workflow):
         async def clear(ctx: z0.StepContext) -> None:
             await self.env.post("/payments", payment, key=ctx.idempotency_key)
 
-        async def cancel(ctx: z0.RollbackContext) -> None:  # also when we never heard whether it was cleared
+        async def cancel(ctx: z0.RollbackContext) -> None:
             await self.env.post("/cancellations", self.id, key=ctx.idempotency_key)
 
-        await step.do(
-            "debit",
-            lambda: source.debit(order.amount, self.id, order.target),
-            rollback=lambda ctx: source.give_back(self.id, str(ctx.error)),
-        )
-        await step.do("clear", clear, rollback=z0.Rollback(cancel, retries=UNTIL_IT_WORKS))
-        await step.do("credit", lambda: target.credit(order.amount, self.id, order.source))
+        def undo(fn: Callable[..., Awaitable[None]]) -> z0.Rollback:
+            return z0.Rollback(fn, retries=UNTIL_IT_WORKS)
+
+        await step.do("debit", lambda: source.debit(self.id, order), rollback=undo(lambda: source.reverse(self.id)))
+        await step.do("clear", clear, rollback=undo(cancel))
+        await step.do("credit", lambda: target.credit(self.id, order), rollback=undo(lambda: target.reverse(self.id)))
         await step.do("record", lambda: self.ledger.append("lifecycle", subtype="transfer_completed"))
         return "transferred"
 
     async def on_failure(self, status: z0.InstanceStatus) -> None:
-        """Tell people. At least once, so the fact has a key."""
+        """Record it. This is called at least once for each run that fails, so the fact has a key."""
         reason = status.error.text if status.error else "?"
         data = {"reason": reason, "undone": status.rollback.undone if status.rollback else []}
-        self.ledger.append("lifecycle", subtype="transfer_failed", data=data, idempotency_key="failed")
+        self.ledger.append("lifecycle", subtype="transfer_failed", data=data, idempotency_key=f"failed/{status.run}")
 
 
 async def main(data: str = "var/transfer_saga", source: str = "3374", target: str = "652") -> None:
-    """One transfer that succeeds, and one to an account that is blocked, whose money comes back."""
+    """One transfer that succeeds, and one to an account that is blocked: z0 logs why, and the money comes back."""
     async with Clearing() as clearing, z0.Runtime(data, actors=[Account, Transfer], env=clearing.client) as runtime:
         for name in (source, target):
             await post(runtime.get(Account, name), histories()[name])

@@ -68,9 +68,9 @@ class Service:
         """Do what is asked."""
         raise NotImplementedError
 
-    def misbehave(self, route: str, *faults: Fault) -> None:
-        """Have the next requests of a route go wrong, one in each of these ways."""
-        self._faults[route].extend(faults)
+    def misbehave(self, route: str, *faults: Fault, times: int = 1) -> None:
+        """Have the next requests of a route go wrong, one in each of these ways, and `times` over."""
+        self._faults[route].extend(faults * times)
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=HEAD_BYTES)

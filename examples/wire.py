@@ -53,14 +53,15 @@ class Client:
         await self._call("POST", path, body, key, object)
 
     async def _call(self, method: str, target: str, body: Any, key: str, kind: type[T]) -> T:
+        what = f"{method} {target}"
         self.in_flight += 1
         try:
-            head, content = await self._exchange(f"{method} {target} HTTP/1.1", {"Idempotency-Key": key}, body)
+            head, content = await self._exchange(f"{what} HTTP/1.1", {"Idempotency-Key": key}, body)
         except (OSError, EOFError) as error:
-            raise Unavailable(f"{method} {target}: {error}") from error
+            raise Unavailable(f"{what}: {error}") from error
         finally:
             self.in_flight -= 1
-        what, status, headers = f"{method} {target}", int(head[0].split()[1]), headers_of(head)
+        status, headers = int(head[0].split()[1]), headers_of(head)
         if status == 429:
             raise Busy(f"{what} is to wait", float(headers["retry-after"]))
         if status >= 500:

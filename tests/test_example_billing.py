@@ -140,9 +140,7 @@ async def test_a_refusal_is_not_tried_again(world: World[Invoicing], z0_path: Pa
         assert await facts(runtime.get(Account, NAME), *BILLING) == ["invoice_created", "invoice_voided"]
 
 
-async def test_a_payment_that_is_told_of_again_and_again_is_booked_once(
-    world: World[Invoicing], z0_path: Path
-) -> None:
+async def test_a_payment_that_is_told_of_again_and_again_is_booked_once(world: World[Invoicing], z0_path: Path) -> None:
     async with world.runtime(z0_path) as runtime:
         instance = await billed(runtime, world)
         await pay(runtime, world, times=3)

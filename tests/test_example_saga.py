@@ -41,9 +41,7 @@ async def ready(runtime: z0.Runtime, *, blocked: bool = False) -> None:
         await runtime.get(Account, TARGET).append("blocked", idempotency_key="blocked")
 
 
-async def transfer(
-    runtime: z0.Runtime, world: World[Clearing], amount: int = AMOUNT
-) -> z0.Instance[Transfer]:
+async def transfer(runtime: z0.Runtime, world: World[Clearing], amount: int = AMOUNT) -> z0.Instance[Transfer]:
     """A transfer, as far as it goes without time passing."""
     order = Order(SOURCE, TARGET, amount)
     instance = await runtime.workflows.create(Transfer, order, id=ID, on_conflict="existing")
