@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import logging
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import z0
 from tests.proofs import Proof
-from tests.workflow_world import CRASHES, CUT_OFF, MEMORY, STRIDE
-from unreliable import Service
+from tests.workflow_world import CUT_OFF, MEMORY, crash_everywhere
+from unreliable import Fault, Service
 from wire import Unavailable
 from z0.testing import Point, VirtualClock, crash, fault
 
 S = TypeVar("S", bound=Service)
-FAULTS = {"fail": 1.0, "busy": 30.0, "hang": 11.0, "drop": 1.0}
+FAULTS: dict[Fault, float] = {"fail": 1.0, "busy": 30.0, "hang": 11.0, "drop": 1.0}
 """Each way of failing, and how many seconds it costs: the time-out and the delay before the next attempt."""
 
 
@@ -78,24 +78,12 @@ async def check_steps_ended_once(instance: z0.Instance[Any]) -> None:
             ends.add(end)
 
 
-async def crash_everywhere(proof: Proof, making: Making[S], drive: Story[S], check: Story[S]) -> int:
+async def crash_at_every_commit(proof: Proof, making: Making[S], drive: Story[S], check: Story[S]) -> int:
     """Drive a story, cut it off at each commit in turn, drive it again on what was kept, and check; how many crashes.
 
-    The story must allow for being told twice. The quick tier takes every fourth commit.
+    The world outside stays as it is meanwhile. The story must allow for being told twice.
     """
-    crashes = 0
-    logging.disable()
-    try:
-        for first, point in enumerate(CRASHES, start=1):
-            nth, struck = first, True
-            while struck:
-                struck = await _crash_once(making, drive, check, point, nth)
-                crashes += struck
-                nth += STRIDE if proof.amount == "quick" else 1
-    finally:
-        logging.disable(logging.NOTSET)
-    proof.count("crashes of examples", crashes)
-    return crashes
+    return await crash_everywhere(proof, "crashes of examples", partial(_crash_once, making, drive, check))
 
 
 async def _crash_once(making: Making[S], drive: Story[S], check: Story[S], point: Point, nth: int) -> bool:

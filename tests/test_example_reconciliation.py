@@ -12,7 +12,7 @@ import z0
 from payment_reconciliation import Account, Reconciliation, Summary, Unmatched, statement
 from sample import histories, post
 from services import Row, Statements
-from tests.example_world import FAULTS, World, check_steps_ended_once, crash_everywhere, facts, took, world_of
+from tests.example_world import FAULTS, World, check_steps_ended_once, crash_at_every_commit, facts, took, world_of
 from tests.proofs import Proof
 from unreliable import Fault
 from wire import Refused
@@ -151,7 +151,8 @@ async def test_an_account_that_the_bank_does_not_know_fails_at_once(world: World
 async def test_after_a_crash_pages_that_were_fetched_are_not_fetched_again(
     world: World[Statements], z0_path: Path
 ) -> None:
-    world.service.misbehave(GET, *["none"] * (PAGES - 1), "hang")
+    world.service.misbehave(GET, "none", times=PAGES - 1)
+    world.service.misbehave(GET, "hang")
     async with world.runtime(z0_path) as runtime:
         await reconciled(runtime, world)
         assert world.service.hanging == 1
@@ -179,4 +180,4 @@ async def test_a_crash_at_any_commit_matches_and_flags_each_line_once(proof: Pro
         assert await flagged(runtime) == [(each.id, each.reason) for each in DIFFERENT]
         assert world.told() == ["reconciliation_manual_review"]
 
-    assert await crash_everywhere(proof, making, drive, check) > 3
+    assert await crash_at_every_commit(proof, making, drive, check) > 3

@@ -11,12 +11,12 @@ import pytest
 import z0
 from sample import histories, post
 from services import Clearing, Payment
-from tests.example_world import FAULTS, World, check_steps_ended_once, crash_everywhere, facts, took, world_of
+from tests.example_world import FAULTS, World, check_steps_ended_once, crash_at_every_commit, facts, took, world_of
 from tests.proofs import Proof
 from transfer_saga import Account, AccountBlocked, InsufficientFunds, Order, Transfer
 from unreliable import Fault
 from wire import Unavailable
-from z0.testing import VirtualClock, crash
+from z0.testing import VirtualClock, crash, mock_step
 
 SOURCE, TARGET, ID, AMOUNT = "652", "1628", "rent", 500_00
 HISTORIES = histories()
@@ -24,7 +24,8 @@ HAD = {name: sum(each.signed for each in HISTORIES[name]) for name in (SOURCE, T
 MOVED = {SOURCE: HAD[SOURCE] - AMOUNT, TARGET: HAD[TARGET] + AMOUNT}
 ACTORS = [Account, Transfer]
 PAY, CANCEL = "POST /payments", "POST /cancellations"
-MOVES = ("transfer_out", "transfer_in", "credit_issued")
+MOVES = ("transfer_out", "transfer_in", "transfer_out_reversed", "transfer_in_reversed")
+BACK = ["transfer_out", "transfer_out_reversed"]
 
 
 @pytest.fixture
@@ -117,17 +118,18 @@ async def test_when_the_second_account_refuses_all_is_undone_the_last_first(
         instance = await transfer(runtime, world)
         with pytest.raises(AccountBlocked, match=f"account {TARGET} is blocked"):
             await instance.result()
-        assert await undone(instance) == ["do:clear#1", "do:debit#1"]
+        assert await undone(instance) == ["do:credit#1", "do:clear#1", "do:debit#1"]
         assert world.service.cancelled == [ID]
         assert await balances(runtime) == HAD
-        assert await moves(runtime) == [["transfer_out", "credit_issued"], []]
-        debit, credit = await runtime.get(Account, SOURCE).query_facts(type=("transfer_out", "credit_issued"))
-        assert credit.data == {"reason": f"account {TARGET} is blocked", "original_debit": debit.id}
+        assert await moves(runtime) == [BACK, []]
+        debit, back = await runtime.get(Account, SOURCE).query_facts(type=BACK)
+        assert (back.amount, back.data) == (AMOUNT, {"reverses": debit.id})
         assert await outcomes(runtime) == ["transfer_failed"]
 
 
 async def test_undoing_is_tried_for_as_long_as_the_service_is_down(world: World[Clearing], z0_path: Path) -> None:
-    world.service.misbehave(CANCEL, *["fail"] * 10, "hang", "drop")
+    world.service.misbehave(CANCEL, "fail", times=10)
+    world.service.misbehave(CANCEL, "hang", "drop")
     async with world.runtime(z0_path) as runtime:
         await ready(runtime, blocked=True)
         instance = await transfer(runtime, world)
@@ -136,14 +138,14 @@ async def test_undoing_is_tried_for_as_long_as_the_service_is_down(world: World[
         assert (status.status, world.service.cancelled) == ("waiting", [])
         assert (await balances(runtime))[SOURCE] == MOVED[SOURCE]  # the money waits for what is undone before
         await world.clock.advance("3 days")
-        assert await undone(instance) == ["do:clear#1", "do:debit#1"]
+        assert await undone(instance) == ["do:credit#1", "do:clear#1", "do:debit#1"]
         assert world.service.requests == [PAY, *[CANCEL] * 13]
         assert world.service.cancelled == [ID]
         assert await balances(runtime) == HAD
 
 
 async def test_a_payment_whose_answer_never_came_is_cancelled_too(world: World[Clearing], z0_path: Path) -> None:
-    world.service.misbehave(PAY, *["drop"] * 6)
+    world.service.misbehave(PAY, "drop", times=6)
     async with world.runtime(z0_path) as runtime:
         await ready(runtime)
         instance = await transfer(runtime, world)
@@ -154,26 +156,59 @@ async def test_a_payment_whose_answer_never_came_is_cancelled_too(world: World[C
         assert await balances(runtime) == HAD
 
 
-async def test_a_debit_that_comes_after_it_was_undone_is_refused(world: World[Clearing], z0_path: Path) -> None:
+async def test_what_fails_after_the_money_has_arrived_takes_it_back(world: World[Clearing], z0_path: Path) -> None:
     async with world.runtime(z0_path) as runtime:
         await ready(runtime)
-        account = runtime.get(Account, SOURCE)
-        await account.give_back(ID, "timed out")
-        with pytest.raises(z0.NonRetryableError, match="was undone"):
-            await account.debit(AMOUNT, ID, TARGET)
+        with mock_step(runtime, "record", raises=z0.NonRetryableError("no")):
+            instance = await transfer(runtime, world)
+        with pytest.raises(z0.NonRetryableError, match="no"):
+            await instance.result()
+        assert await moves(runtime) == [BACK, ["transfer_in", "transfer_in_reversed"]]
+        assert world.service.cancelled == [ID]
         assert await balances(runtime) == HAD
 
 
-async def test_the_same_debit_again_finds_the_first_though_the_money_is_gone(
+async def test_a_transfer_that_was_undone_stays_undone_when_it_is_restarted(
+    world: World[Clearing], z0_path: Path
+) -> None:
+    async with world.runtime(z0_path) as runtime:
+        await ready(runtime, blocked=True)
+        instance = await transfer(runtime, world)
+        await runtime.get(Account, TARGET).append("unblocked")
+        await instance.restart()
+        await world.clock.settle()
+        with pytest.raises(z0.NonRetryableError, match="was reversed; order another one"):
+            await instance.result()
+        assert (len(world.service.cleared), world.service.cancelled) == (1, [ID])
+        assert await moves(runtime) == [BACK, []]
+        assert await balances(runtime) == HAD
+        assert await outcomes(runtime) == ["transfer_failed"] * 2
+
+
+async def test_a_transfer_that_lacked_money_can_be_restarted_when_there_is_some(
     world: World[Clearing], z0_path: Path
 ) -> None:
     async with world.runtime(z0_path) as runtime:
         await ready(runtime)
-        account = runtime.get(Account, SOURCE)
-        first = await account.debit(HAD[SOURCE], ID, TARGET)
-        assert await account.debit(HAD[SOURCE], ID, TARGET) == first
+        instance = await transfer(runtime, world, HAD[SOURCE] + 1)
+        await runtime.get(Account, SOURCE).append("credit", amount=1)
+        await instance.restart()
+        await world.clock.settle()
+        assert await instance.result() == "transferred"
+        assert (await balances(runtime))[SOURCE] == 0
+
+
+async def test_the_same_debit_again_takes_nothing_more_though_the_money_is_gone(
+    world: World[Clearing], z0_path: Path
+) -> None:
+    async with world.runtime(z0_path) as runtime:
+        await ready(runtime)
+        account, order = runtime.get(Account, SOURCE), Order(SOURCE, TARGET, HAD[SOURCE])
+        await account.debit(ID, order)
+        await account.debit(ID, order)
+        assert (await balances(runtime))[SOURCE] == 0
         with pytest.raises(InsufficientFunds):
-            await account.debit(1, "another", TARGET)
+            await account.debit("another", order)
 
 
 async def test_a_crash_while_it_is_cleared_moves_the_money_once(world: World[Clearing], z0_path: Path) -> None:
@@ -204,7 +239,7 @@ async def test_a_crash_while_it_is_undone_goes_on_undoing(world: World[Clearing]
             await instance.result()
         assert world.service.requests == [PAY, CANCEL, CANCEL]
         assert world.service.cancelled == [ID]
-        assert await moves(runtime) == [["transfer_out", "credit_issued"], []]
+        assert await moves(runtime) == [BACK, []]
         assert await outcomes(runtime) == ["transfer_failed"]
 
 
@@ -223,9 +258,9 @@ async def test_a_crash_at_any_commit_moves_all_the_money_or_none(proof: Proof, b
         await check_steps_ended_once(instance)
         assert len(world.service.cleared) == 1
         if blocked:
-            assert await undone(instance) == ["do:clear#1", "do:debit#1"]
+            assert await undone(instance) == ["do:credit#1", "do:clear#1", "do:debit#1"]
             assert (await balances(runtime), world.service.cancelled) == (HAD, [ID])
-            assert await moves(runtime) == [["transfer_out", "credit_issued"], []]
+            assert await moves(runtime) == [BACK, []]
             assert await outcomes(runtime) == ["transfer_failed"]
         else:
             assert await instance.result() == "transferred"
@@ -233,4 +268,4 @@ async def test_a_crash_at_any_commit_moves_all_the_money_or_none(proof: Proof, b
             assert await moves(runtime) == [["transfer_out"], ["transfer_in"]]
             assert await outcomes(runtime) == ["transfer_completed"]
 
-    assert await crash_everywhere(proof, making, drive, check) > 3
+    assert await crash_at_every_commit(proof, making, drive, check) > 3

@@ -9,9 +9,6 @@ from pathlib import Path
 
 import pytest
 
-import z0
-from z0.bank import crowns
-
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
 SCRIPTS = {
