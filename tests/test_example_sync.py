@@ -69,10 +69,8 @@ async def test_the_facts_of_all_runs_stay_in_the_instances_ledger(world: World[C
     async with world.runtime(z0_path) as runtime:
         instance = await synced(runtime, world)
         ledger: z0.Entity = runtime.get(CrmSync, instance.id)
-        pages = await ledger.query_facts(type="page_synced")
-        assert [fact.data for fact in pages] == [
-            {"customers": min(PAGE, len(ALL) - at)} for at in range(0, len(ALL), PAGE)
-        ]
+        sizes = [fact.data and fact.data["customers"] for fact in await ledger.query_facts(type="page_synced")]
+        assert sizes == [min(PAGE, len(ALL) - at) for at in range(0, len(ALL), PAGE)]
 
 
 @pytest.mark.parametrize(("number", "pages", "runs"), [(0, 1, 1), (1, 1, 1), (15, 3, 1), (16, 4, 2)])
