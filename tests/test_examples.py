@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import os
+import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -80,10 +80,11 @@ def kept(data: Path) -> dict[str, tuple[int, str | None, int]]:
 
 
 @pytest.mark.parametrize("name", RUNS)
-async def test_an_example_tells_what_happened_and_does_nothing_twice(
+def test_an_example_tells_what_happened_and_does_nothing_twice(
     scripts: dict[str, tuple[Path, subprocess.Popen[str]]],
     name: str,
     asked: list[str],
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     folder, process = scripts[name]
@@ -94,7 +95,8 @@ async def test_an_example_tells_what_happened_and_does_nothing_twice(
     before = kept(folder / "data")
     assert sum(facts for facts, *_ in before.values()) > 70
     assert sum(entries for *_, entries in before.values()) > 5
-    await importlib.import_module(name).main(str(folder / "data"))  # as another process would
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", str(folder / "data")])
+    runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
     assert RUNS[name].second in capsys.readouterr().out.splitlines()
     assert kept(folder / "data") == before
     assert tuple(asked) == RUNS[name].asked
