@@ -177,6 +177,19 @@ async def test_a_payment_that_is_told_of_again_and_again_is_booked_once(world: W
         assert await runtime.list(Account, prefix="nobody") == []
 
 
+async def test_a_payment_that_comes_before_it_is_waited_for_is_kept_once(
+    world: World[Invoicing], z0_path: Path
+) -> None:
+    async with world.runtime(z0_path) as runtime:
+        world.service.misbehave("POST /invoices", "fail")
+        instance = await billed(runtime, world)
+        await pay(runtime, world, times=3)
+        assert [entry.event for entry in await instance.journal()].count("event_received") == 1
+        await world.clock.advance("1 minute")
+        assert await instance.result() == Billed("paid", TOTAL, 0)
+        assert sent(world) == ["/invoices"]
+
+
 async def test_after_thirty_days_it_is_overdue_and_the_reminder_may_help(
     world: World[Invoicing], z0_path: Path
 ) -> None:
