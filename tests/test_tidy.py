@@ -10,7 +10,7 @@ import z0
 
 ROOT = Path(__file__).parent.parent
 ENGINE = ("actors", "ledger", "workflows", "z0")
-FOLDERS = (*ENGINE, "bench")
+FOLDERS = (*ENGINE, "bench", "examples")
 
 LINES_PER_MODULE = 400
 LINES_PER_FUNCTION = 60

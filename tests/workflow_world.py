@@ -6,6 +6,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,18 +62,23 @@ async def crash_at_every_commit(proof: Proof, actors: list[type[z0.Actor]], driv
 
     The story must allow for being told twice. The quick tier takes every fourth commit.
     """
+    return await crash_everywhere(proof, "crashes of workflows", partial(_crash_once, actors, drive, check))
+
+
+async def crash_everywhere(proof: Proof, what: str, crash_once: Callable[[Point, int], Awaitable[bool]]) -> int:
+    """Crash at the first commit, the second, and so on, until `crash_once` finds that there are no more; how many."""
     crashes = 0
     logging.disable()
     try:
         for first, point in enumerate(CRASHES, start=1):
             nth, struck = first, True
             while struck:
-                struck = await _crash_once(actors, drive, check, point, nth)
+                struck = await crash_once(point, nth)
                 crashes += struck
                 nth += STRIDE if proof.amount == "quick" else 1
     finally:
         logging.disable(logging.NOTSET)
-    proof.count("crashes of workflows", crashes)
+    proof.count(what, crashes)
     return crashes
 
 
