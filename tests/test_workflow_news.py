@@ -110,6 +110,31 @@ async def test_waiting_for_a_child_is_an_event_and_an_event_that_came_early_is_n
     assert [event.step_name for event in waits] == [None, None]
 
 
+async def test_the_last_event_is_the_end_whatever_is_heard_of_children_later(clock: VirtualClock) -> None:
+    class Parent(z0.Workflow):
+        async def run(self, event: z0.Event[Any], step: z0.Step) -> None:
+            await step.workflow(Order)
+
+    async with temporary_runtime(memory=True, clock=clock, actors=[Order, Parent], alerts=[]) as runtime:
+        parent = await runtime.workflows.create(Parent, id="x")
+        await clock.settle()
+        following = asyncio.create_task(_types(parent))
+        await parent.terminate()
+        await clock.advance("1 minute")
+        told = await _types(parent)
+        assert told[-1] == "workflow_terminated"
+        assert (await parent.journal())[-1].event != "workflow_terminated"
+        assert await following == told
+        await parent.restart()
+        await clock.settle()
+        await parent.terminate()
+        assert (await _types(parent)).count("workflow_terminated") == 2
+
+
+async def _types(instance: z0.Instance[Any]) -> list[str]:
+    return [event.type async for event in instance.events()]
+
+
 async def test_events_have_the_fields_that_cloudflare_names(clock: VirtualClock) -> None:
     async with temporary_runtime(memory=True, clock=clock, actors=[Order], alerts=[]) as runtime:
         order = await runtime.workflows.create(Order, {"n": 1}, id="x")

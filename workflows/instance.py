@@ -19,7 +19,7 @@ from .failure import error_of
 from .history import ENDS, Status
 from .ids import check_id, random_id
 from .journal import Entry
-from .public import Expander, InstanceEvent, Read, StepInfo, step_named, steps_of
+from .public import GOING, Expander, InstanceEvent, Read, StepInfo, step_named, steps_of
 from .services import ENTRIES
 from .status import InstanceStatus
 from .values import loaded, returned_by, stored
@@ -160,7 +160,7 @@ class Instance(Generic[W]):
                 for event in expander.events(entry):
                     if event.event_id > cursor and (types is None or event.type in types):
                         yield event
-                if entry.event.startswith(("workflow_", "rollback_started")):
+                if entry.event.startswith(GOING):
                     ended = entry.event in ENDS
             if len(entries) < _PAGE:
                 if ended:

@@ -17,6 +17,7 @@ from z0.actors.clock import datetime_of
 from z0.actors.errors import Z0Error
 
 from .errors import StepNotFound
+from .history import ENDS
 from .journal import Entry
 from .keys import name_of
 
@@ -25,6 +26,8 @@ _ANEW = frozenset({"workflow_restarted", "workflow_continued"})
 Read = Callable[[str], bytes]
 _IDS_PER_ROW = 8
 _PUBLIC = ("workflow_", "step_", "attempt_", "sleep_", "wait_", "rollback_", "alert_")  # others are the journal's own
+GOING = ("workflow_", "rollback_started")
+"""What entries begin with that say whether the instance goes on or has ended (`ENDS`)."""
 _WAITS = frozenset({"sleep_started", "wait_started", "attempt_errored", "rollback_attempt_errored", "child_started"})
 _STEP_ENDS = ("step_completed", "step_errored")
 _STARTS = {"step": "step_started", "attempt": "step_started", "sleep": "sleep_started", "wait": "wait_started"}
@@ -63,6 +66,7 @@ class Expander:
         self._begun: set[str] = set()
         self._attempt: dict[str, int] = {}
         self._since: dict[str, int] = {}
+        self._ended = False
 
     def events(self, entry: Entry) -> list[InstanceEvent]:
         """What the entry says, in order.
@@ -72,6 +76,10 @@ class Expander:
         """
         if entry.event in _ANEW:
             self.__init__(self._instance)  # type: ignore[misc]
+        if entry.event.startswith(GOING):
+            self._ended = entry.event in ENDS
+        elif self._ended:  # what is still heard of children is not the instance's life any more
+            return []
         made: list[tuple[str, dict[str, Any]]] = []
         if entry.event.startswith(_PUBLIC) and not entry.event.endswith("attempt_ignored"):
             made += [*self._before(entry), (entry.event, self._fields(entry))]
