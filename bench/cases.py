@@ -16,6 +16,7 @@ from .result import Result
 from .scale_case import scale
 from .settings import Settings
 from .step_case import step, steps_64
+from .workflow_case import workflow_10
 
 Case = Callable[[Settings], Awaitable[Result]]
 
@@ -36,4 +37,5 @@ CASES: dict[str, Case] = {
     "scale": scale,
     "step": step,
     "steps-64": steps_64,
+    "workflow-10": workflow_10,
 }

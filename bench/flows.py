@@ -1,6 +1,6 @@
-"""The workflow of the cases, and the hand that moves it.
+"""The workflows of the cases, and the hand that moves one of them.
 
-A body is told by a step of its own how many steps to take next, so that one instance can take its turn beside
+A body of `Steps` is told by a step of its own how many steps to take next, so that one instance can take its turn beside
 other contenders: its file is then as warm as theirs. What it measures, it leaves with the hand.
 """
 
@@ -75,6 +75,16 @@ class Steps(z0.Workflow):
                 await step.do("step", nothing)
                 append(now_ns() - start)
             await step.do("done", lambda: hand.done(id))
+
+
+class Short(z0.Workflow):
+    """Takes so many steps, and ends."""
+
+    namespace = "bench-short"
+
+    async def run(self, event: z0.Event[int], step: z0.Step) -> int:
+        """How many results there are."""
+        return sum([await step.do("step", nothing) for _ in range(event.payload)])
 
 
 async def steps_stretch(hand: Hand, ids: list[str], count: int) -> Stretch:
