@@ -12,6 +12,7 @@ from .cold_case import cold
 from .fold_case import fold
 from .idempotent_case import idempotent
 from .memory_case import idle_memory
+from .replay_case import replay
 from .result import Result
 from .scale_case import scale
 from .settings import Settings
@@ -38,4 +39,5 @@ CASES: dict[str, Case] = {
     "step": step,
     "steps-64": steps_64,
     "workflow-10": workflow_10,
+    "replay": replay,
 }

@@ -87,6 +87,36 @@ class Short(z0.Workflow):
         return sum([await step.do("step", nothing) for _ in range(event.payload)])
 
 
+class Reached:
+    """Learns when a body takes the first step that its journal does not have."""
+
+    def __init__(self) -> None:
+        """Not yet."""
+        self.when: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    def now(self) -> None:
+        """It is there."""
+        if not self.when.done():
+            self.when.set_result(now_ns())
+
+
+class Long(z0.Workflow):
+    """Takes so many steps, then one more for every event."""
+
+    namespace = "bench-long"
+    steps_max = None
+    timeout = None
+    env: Reached
+
+    async def run(self, event: z0.Event[int], step: z0.Step) -> None:
+        """It waits without end."""
+        for _ in range(event.payload):
+            await step.do("step", nothing)
+        while True:
+            await step.wait_for_event("go", type="go", timeout=None)
+            await step.do("reached", self.env.now)
+
+
 async def steps_stretch(hand: Hand, ids: list[str], count: int) -> Stretch:
     """Have all these bodies take so many steps each, side by side."""
     hand.samples = array("q")
