@@ -16,6 +16,7 @@ from .replay_case import replay
 from .result import Result
 from .scale_case import scale
 from .settings import Settings
+from .sleepers_case import sleepers
 from .step_case import step, steps_64
 from .workflow_case import workflow_10
 
@@ -40,4 +41,5 @@ CASES: dict[str, Case] = {
     "steps-64": steps_64,
     "workflow-10": workflow_10,
     "replay": replay,
+    "sleepers": sleepers,
 }

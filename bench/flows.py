@@ -87,6 +87,16 @@ class Short(z0.Workflow):
         return sum([await step.do("step", nothing) for _ in range(event.payload)])
 
 
+class Sleeper(z0.Workflow):
+    """Sleeps for as long as it is told to, and ends."""
+
+    namespace = "bench-sleeper"
+
+    async def run(self, event: z0.Event[str], step: z0.Step) -> None:
+        """One sleep."""
+        await step.sleep("night", event.payload)
+
+
 class Reached:
     """Learns when a body takes the first step that its journal does not have."""
 
