@@ -1,7 +1,7 @@
 """The workflows of the cases, and the hand that moves one of them.
 
-A body of `Steps` is told by a step of its own how many steps to take next, so that one instance can take its turn beside
-other contenders: its file is then as warm as theirs. What it measures, it leaves with the hand.
+A body of `Steps` is told by a step of its own how many steps to take next, so that one instance can take its turn
+beside other contenders: its file is then as warm as theirs. What it measures, it leaves with the hand.
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ from .sleepers_probe import Started
 
 DUE = 5  # at each start
 BATCH = 1_000
+PATIENCE = 1_000
 
 
 async def sleepers(settings: Settings) -> Result:
@@ -89,9 +90,11 @@ async def _populate(path: Path, count: int, starts: int) -> float:
             if report.errors:
                 raise RuntimeError(f"not created: {report.errors[:3]}")
         seconds = (now_ns() - begun) / 1e9
-        while await runtime.workflows.count(Sleeper, status="waiting") < len(wanted):
+        for _ in range(PATIENCE):
+            if await runtime.workflows.count(Sleeper, status="waiting") == len(wanted):
+                return seconds
             await asyncio.sleep(0.01)
-        return seconds
+    raise RuntimeError("not all of them sleep")
 
 
 async def _start(path: Path, number: int) -> tuple[int, Started]:

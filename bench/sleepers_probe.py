@@ -62,16 +62,20 @@ class Ahead(z0.SystemClock):
 
 
 class Opens(FileOps):
-    """Notes whose files are opened."""
+    """Notes whose files are opened, and when all of some were."""
 
-    def __init__(self, names: list[str]) -> None:
-        """Into this list."""
+    def __init__(self, due: list[str]) -> None:
+        """Of these."""
         super().__init__()
-        self._names = names
+        self.names: list[str] = []
+        self.all = asyncio.Event()
+        self._due = set(due)
 
     def open(self, address: Address, path: Path, *, vfs: str | None, sync: bool) -> Database:
         """The actor's file."""
-        self._names.append(address.name)
+        self.names.append(address.name)
+        if self._due <= set(self.names):
+            self.all.set()
         return super().open(address, path, vfs=vfs, sync=sync)
 
 
@@ -84,21 +88,19 @@ def main() -> None:
 
 async def start(path: Path, hours: int, new: str, due: list[str]) -> Started:
     """Start a runtime `hours` from now, create the instance `new`, and wait until those that are `due` have ended."""
-    opened: list[str] = []
-    begun = now_ns()
+    begun, opens = now_ns(), Opens(due)
     runtime = z0.Runtime(path, actors=[Sleeper], clock=Ahead(hours))
-    runtime.node.file_ops = Opens(opened)
+    runtime.node.file_ops = opens
     async with runtime:
         open_ns = now_ns()
         await runtime.workflows.create(Sleeper, "30 days", id=new)
         ready = now_ns()
         async with asyncio.timeout(GIVE_UP_SECONDS):
-            while not set(due) <= set(opened):
-                await asyncio.sleep(0.001)
+            await opens.all.wait()
             await asyncio.gather(*(runtime.workflows.get(Sleeper, id).result() for id in due))
         ended = now_ns()
         await asyncio.sleep(QUIET_SECONDS)
-        return Started(begun, open_ns, ready, ended, opened, _resident())
+        return Started(begun, open_ns, ready, ended, opens.names, _resident())
 
 
 def _resident() -> float:

@@ -71,9 +71,7 @@ async def workflow_10(settings: Settings) -> Result:
             latency_row(floor),
         ],
         verdicts=[
-            Verdict(
-                what="1 step, p50 / bare INSERT p50", value=median_ratio(one.p50s_us, floor.p50s_us), at_most=12.0
-            ),
+            Verdict(what="1 step, p50 / bare INSERT p50", value=median_ratio(one.p50s_us, floor.p50s_us), at_most=12.0),
         ],
         notes=[
             f"one step takes {beside_file:.2f} times making and filling a bare file; each of nine more {each:,.0f} µs",

@@ -71,7 +71,7 @@ def take(turn: str, count: int, bare: sqlite3.Connection, runner: asyncio.Runner
     start = now_ns()
     match turn:
         case "insert":
-            return insert(bare.execute, count)
+            return list(insert(bare.execute, count))
         case "step":
             steps(count)
             return list(samples)
@@ -106,16 +106,16 @@ def main(folder: Path, warm: int, mode: str) -> None:
         answer({"engine": f"DBOS {metadata.version('dbos')}, SQLite {sqlite3.sqlite_version}", "durability": _said()})
         while order := next_order():
             start = now_ns()
-            found = take(*order, bare, runner)
+            found = take(order[0], order[1], bare, runner)
             answer({"elapsed_ns": now_ns() - start, "samples": found})
     DBOS.destroy()
 
 
 def _said() -> str:
     """What a connection of DBOS' own says that its settings are."""
-    engine = _get_dbos_instance()._sys_db.engine
-    with engine.connect() as connection:
-        mode, level = (connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("journal_mode", "synchronous"))
+    with _get_dbos_instance()._sys_db.engine.connect() as connection:
+        mode = connection.exec_driver_sql("PRAGMA journal_mode").scalar()
+        level = connection.exec_driver_sql("PRAGMA synchronous").scalar()
     return f"journal_mode={mode}, synchronous={LEVELS[level]}; one file for all"
 
 

@@ -6,6 +6,7 @@ import asyncio
 import sys
 from itertools import count as counter
 from pathlib import Path
+from typing import Any
 
 import apsw
 from turns import answer, bare_table, insert, next_order, now_ns
@@ -47,12 +48,12 @@ class Player:
         """What each operation of the turn took."""
         match turn:
             case "insert":
-                return insert(self._bare.execute, count)
+                return list(insert(self._bare.execute, count))
             case "step":
                 return list((await steps_stretch(self._hand, [ID], count)).samples)
             case "new steps":
-                samples: list[int] = await self._result(Timed, count)
-                return samples
+                found: list[int] = await self._result(Timed, count)
+                return found
             case "workflow":
                 start = now_ns()
                 await self._result(Short, count)
@@ -63,7 +64,7 @@ class Player:
             case _:
                 raise ValueError(turn)
 
-    async def _result(self, cls: type[Timed] | type[Short], steps: int) -> object:
+    async def _result(self, cls: type[z0.Workflow], steps: int) -> Any:
         instance = await self._runtime.workflows.create(cls, steps, id=f"new-{next(self._fresh)}")
         return await instance.result()
 
@@ -78,13 +79,19 @@ class Player:
 async def main(folder: Path, warm: int) -> None:
     """Make an instance that has run a while; then take turns."""
     hand = Hand()
-    limits = z0.Limits(idle_seconds=2.0)
+    limits = z0.Limits(idle_seconds=2.0)  # so that few files are open at any time
     async with z0.Runtime(folder / "z0", actors=[Steps, Short, Timed], env=hand, limits=limits) as runtime:
         body = await runtime.workflows.create(Steps, id=ID)
         await steps_stretch(hand, [ID], warm)
         player = Player(runtime, hand, folder)
         await player.take("insert", warm)
-        answer({"engine": f"z0 {z0.__version__}", "durability": "WAL, synchronous=FULL; a file for each instance"})
+        loop = type(asyncio.get_running_loop()).__module__
+        answer(
+            {
+                "engine": f"z0 {z0.__version__}, SQLite {apsw.sqlite_lib_version()}, event loop of {loop}",
+                "durability": "journal_mode=wal, synchronous=FULL; a file for each instance",
+            }
+        )
         await player.serve()
         hand.dismiss(ID)
         await body.result()
