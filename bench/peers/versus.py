@@ -15,7 +15,7 @@ import random
 import sys
 import tempfile
 from array import array
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,6 +37,8 @@ ALONE = ("z0 step", "z0 step, a new instance", "z0 workflow, 1 step", "z0 workfl
 LABELS = ("DBOS", "DBOS, WAL")
 SLICES = 2
 LINE_BYTES = 2**24
+
+Command = tuple[str | Path, ...]
 
 
 class Turn(NamedTuple):
@@ -106,20 +108,27 @@ class Player:
             raise RuntimeError(f"a player ended with exit code {self._process.returncode}; its error is above")
 
 
-@asynccontextmanager
-async def players(folder: Path, peers: str, smoke: bool) -> AsyncIterator[dict[str, Player]]:
-    """The processes, each in a folder of its own; they end with it, one way or another."""
-    commands = {
+def commands(peers: str) -> dict[str, Command]:
+    """How each player is started. `peers`: the Python that has DBOS."""
+    return {
         "z0": (sys.executable, HERE / "z0_player.py"),
         "dbos": (peers, HERE / "dbos_player.py", "default"),
         "dbos-wal": (peers, HERE / "dbos_player.py", "wal"),
     }
+
+
+@asynccontextmanager
+async def players(folder: Path, commands: Mapping[str, Command], *, warm: int) -> AsyncIterator[dict[str, Player]]:
+    """The processes, each in a folder of its own; they end with it, one way or another.
+
+    `warm`: how many operations each does before it says that it is there.
+    """
     started = []
     try:
         found = {}
         for name, (python, script, *mode) in commands.items():
             (folder / name).mkdir()
-            words = (python, str(script), str(folder / name), "20" if smoke else "2000", *map(str, mode))
+            words = (str(python), str(script), str(folder / name), str(warm), *map(str, mode))
             pipe = asyncio.subprocess.PIPE
             process = await asyncio.create_subprocess_exec(*words, stdin=pipe, stdout=pipe, limit=LINE_BYTES)
             started.append(process)
@@ -140,7 +149,7 @@ async def race(folder: Path, peers: str, smoke: bool, rounds: int) -> tuple[dict
     all_turns = turns(smoke)
     series = {name: Series(name, []) for name in all_turns}
     names = list(all_turns)
-    async with players(folder, peers, smoke) as by_name:
+    async with players(folder, commands(peers), warm=20 if smoke else 2_000) as by_name:
         said = [f"{hello['engine']}: {hello['durability']}" for hello in [await p.hears() for p in by_name.values()]]
         for _ in range(rounds):
             parts: dict[str, list[Stretch]] = {name: [] for name in names}

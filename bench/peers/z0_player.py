@@ -15,7 +15,6 @@ import z0
 from z0.bench.flows import Hand, Short, Steps, nothing, steps_stretch
 
 ID = "body"
-WARM = 2_000  # after so many steps the WAL is reused
 
 
 class Timed(z0.Workflow):
@@ -77,7 +76,7 @@ class Player:
 
 
 async def main(folder: Path, warm: int) -> None:
-    """Make an instance that has run a while; then take turns."""
+    """Make an instance that has run a while (`warm` steps, so that its WAL is reused); then take turns."""
     hand = Hand()
     limits = z0.Limits(idle_seconds=2.0)  # so that few files are open at any time
     async with z0.Runtime(folder / "z0", actors=[Steps, Short, Timed], env=hand, limits=limits) as runtime:
