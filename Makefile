@@ -8,6 +8,9 @@ ARGS ?=
 # How long make torture (120) and make soak (10) take.
 MINUTES ?=
 
+# Where the engines live that z0 is measured beside.
+PEERS ?= .venv-peers
+
 BIN := $(VENV)/bin
 PYTHONS := $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11)
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --editable
@@ -20,10 +23,10 @@ endif
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test lint bench torture soak conformance clean
+.PHONY: help demo test lint bench bench-peers torture soak conformance clean
 
 help:  ## list what can be made
-	@sed -n 's/^\([a-z]*\):.*  ## \(.*\)/make \1 - \2/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/make \1 - \2/p' Makefile
 
 demo: $(VENV)/.run  ## install z0 into .venv and run its demo
 	@$(BIN)/z0 demo $(ARGS)
@@ -39,6 +42,9 @@ lint: $(VENV)/.dev  ## check style, types and the direction of imports
 
 bench: $(VENV)/.run  ## measure this machine
 	@$(BIN)/z0 bench $(ARGS)
+
+bench-peers: $(VENV)/.run $(PEERS)/.made  ## measure z0 beside DBOS on SQLite (installed in an environment of its own)
+	@$(BIN)/python bench/peers/versus.py $(PEERS)/bin/python $(ARGS)
 
 torture: $(VENV)/.dev  ## run the proofs twenty times as thoroughly, for up to MINUTES
 	@$(BIN)/pytest -m "slow or proof" --amount torture --minutes $(or $(MINUTES),120) $(ARGS)
@@ -69,6 +75,14 @@ $(VENV)/.dev: pyproject.toml $(CONSTRAINTS) | $(BIN)/python
 	@echo "installing z0 and its tools into $(VENV)"
 	@$(INSTALL) '.[dev]'
 	@touch $(VENV)/.run $@
+
+# Its packages are pinned by a file of its own, whatever CONSTRAINTS says of ours.
+$(PEERS)/.made: bench/peers/requirements.txt | $(BIN)/python
+	@echo "installing DBOS into $(PEERS)"
+	@$(BIN)/python -m venv --clear $(PEERS)
+	@env -u PIP_CONSTRAINT -u PIP_BUILD_CONSTRAINT \
+		$(PEERS)/bin/python -m pip install -qq --disable-pip-version-check -r bench/peers/requirements.txt
+	@touch $@
 
 $(BIN)/python:
 	@for python in $(PYTHONS); do \

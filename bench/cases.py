@@ -12,10 +12,13 @@ from .cold_case import cold
 from .fold_case import fold
 from .idempotent_case import idempotent
 from .memory_case import idle_memory
+from .replay_case import replay
 from .result import Result
 from .scale_case import scale
 from .settings import Settings
+from .sleepers_case import sleepers
 from .step_case import step, steps_64
+from .workflow_case import workflow_10
 
 Case = Callable[[Settings], Awaitable[Result]]
 
@@ -36,4 +39,7 @@ CASES: dict[str, Case] = {
     "scale": scale,
     "step": step,
     "steps-64": steps_64,
+    "workflow-10": workflow_10,
+    "replay": replay,
+    "sleepers": sleepers,
 }

@@ -47,7 +47,7 @@ def bench(
     """Measure z0 beside bare SQLite, a bare sync and a bare coroutine, on this machine.
 
     The cases: append, append-cpu, append-64, entities-64, call, cold, fold, idle-memory, idempotent, alarm, alarm-late,
-    alarm-restart, alarm-month, scale, step, steps-64.
+    alarm-restart, alarm-month, scale, step, steps-64, workflow-10, replay, sleepers.
     """
     names = [name.strip() for name in only.split(",") if name.strip()] or list(CASES)
     problem = _problem(names, rounds, directory)

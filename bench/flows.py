@@ -1,7 +1,7 @@
-"""The workflow of the cases, and the hand that moves it.
+"""The workflows of the cases, and the hand that moves one of them.
 
-A body is told by a step of its own how many steps to take next, so that one instance can take its turn beside
-other contenders: its file is then as warm as theirs. What it measures, it leaves with the hand.
+A body of `Steps` is told by a step of its own how many steps to take next, so that one instance can take its turn
+beside other contenders: its file is then as warm as theirs. What it measures, it leaves with the hand.
 """
 
 from __future__ import annotations
@@ -75,6 +75,56 @@ class Steps(z0.Workflow):
                 await step.do("step", nothing)
                 append(now_ns() - start)
             await step.do("done", lambda: hand.done(id))
+
+
+class Short(z0.Workflow):
+    """Takes so many steps, and ends."""
+
+    namespace = "bench-short"
+
+    async def run(self, event: z0.Event[int], step: z0.Step) -> int:
+        """How many results there are."""
+        return sum([await step.do("step", nothing) for _ in range(event.payload)])
+
+
+class Sleeper(z0.Workflow):
+    """Sleeps for as long as it is told to, and ends."""
+
+    namespace = "bench-sleeper"
+
+    async def run(self, event: z0.Event[str], step: z0.Step) -> None:
+        """One sleep."""
+        await step.sleep("night", event.payload)
+
+
+class Reached:
+    """Learns when a body takes the first step that its journal does not have."""
+
+    def __init__(self) -> None:
+        """Not yet."""
+        self.when: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    def now(self) -> None:
+        """It is there."""
+        if not self.when.done():
+            self.when.set_result(now_ns())
+
+
+class Long(z0.Workflow):
+    """Takes so many steps, then one more for every event."""
+
+    namespace = "bench-long"
+    steps_max = None
+    timeout = None
+    env: Reached
+
+    async def run(self, event: z0.Event[int], step: z0.Step) -> None:
+        """It waits without end."""
+        for _ in range(event.payload):
+            await step.do("step", nothing)
+        while True:
+            await step.wait_for_event("go", type="go", timeout=None)
+            await step.do("reached", self.env.now)
 
 
 async def steps_stretch(hand: Hand, ids: list[str], count: int) -> Stretch:

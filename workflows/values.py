@@ -50,6 +50,7 @@ def _returned_by(function: Callable[..., Any]) -> Any:
         return Any
 
 
+@lru_cache(maxsize=1024)
 def payload_of(run: Callable[..., Any]) -> Any:
     """What the payload of a body is: of `run(self, event: Event[X], step)`, X."""
     try:
