@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from .gates import pass_once
+
 if TYPE_CHECKING:
     from .node import Node
 
 _CRASHED = "the runtime crashed"
+_AT_ONCE = 64  # evictions that are begun in one pass of the loop
 
 
 class Ending:
@@ -85,9 +88,13 @@ class Ending:
         node = self._node
         while node.hosts or node.closing:
             self._rested.clear()
-            for host in [host for host in node.hosts.values() if host.idle]:
+            idle = [host for host in node.hosts.values() if host.idle]
+            for host in idle[:_AT_ONCE]:
                 node.evict(host, "closing")
-            await self._rested.wait()
+            if len(idle) <= _AT_ONCE:
+                await self._rested.wait()
+            else:  # others have the loop between
+                await pass_once()
 
     async def _bury(self) -> None:
         try:

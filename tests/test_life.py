@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import os
 import shutil
@@ -795,6 +796,23 @@ async def test_closing_answers_what_was_accepted_and_refuses_what_comes_later(
     assert (await waiting, await writing) == ("waited", (1, 1))
     await closing
     assert files_of(runtime, Home, "a") == ["a.sqlite", "b.sqlite"]
+
+
+async def test_closing_many_actors_lets_others_run_between(in_real_time: z0.Runtime) -> None:
+    runtime, loop, begun = in_real_time, asyncio.get_running_loop(), [0]
+    for number in range(200):
+        await runtime.get(Home, str(number)).visit()
+
+    def look() -> None:
+        """What was begun since the last pass of the loop."""
+        begun.append(len(runtime.node.closing))
+        if not closing.done():
+            loop.call_soon(look)
+
+    closing = asyncio.create_task(runtime.close())
+    loop.call_soon(look)
+    await closing
+    assert max(after - before for before, after in itertools.pairwise(begun)) in range(1, 65)
 
 
 async def test_closing_lets_a_running_handler_call_other_actors(in_real_time: z0.Runtime, world: World) -> None:
