@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from tests.proofs import AMOUNTS, Proof
 from z0.testing import VirtualClock
 
-PROOFS = pytest.StashKey[dict[str, Proof]]()
+SHOWN = "z0.proof"
 
 
 @pytest.fixture
@@ -17,24 +19,21 @@ def clock() -> VirtualClock:
 
 
 @pytest.fixture
-def proof(request: pytest.FixtureRequest) -> Proof:
+def proof(request: pytest.FixtureRequest) -> Iterator[Proof]:
     """How much a test that is marked as a proof may spend, and where it tells what it has shown."""
     config = request.config
     minutes = config.getoption("minutes")
     sharing = max(1, sum(item.get_closest_marker("proof") is not None for item in request.session.items))
     proof = Proof(config.getoption("amount"), config.getoption("seed"), minutes and minutes * 60 / sharing)
-    config.stash[PROOFS][request.node.nodeid] = proof
-    return proof
+    yield proof
+    # With the report, which reaches the process that tells it, whichever process ran the test.
+    request.node.user_properties.append((SHOWN, (dict(proof.figures), proof.cut_short)))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--amount", choices=AMOUNTS, default="quick", help="how much of each proof to run")
     parser.addoption("--seed", type=int, help="the one seed that proofs go through")
     parser.addoption("--minutes", type=float, help="end all proofs within about so many minutes")
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.stash[PROOFS] = {}
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -45,10 +44,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    told = {name: proof for name, proof in config.stash[PROOFS].items() if proof.figures}
-    if not told:
+    reports = [report for each in terminalreporter.stats.values() for report in each]
+    ended = [report for report in reports if getattr(report, "when", "") == "teardown"]
+    told = {report.nodeid: shown for report in ended for name, shown in report.user_properties if name == SHOWN}
+    if not any(figures for figures, _ in told.values()):
         return
     terminalreporter.section(f"proofs, {config.getoption('amount')}")
-    for name, proof in told.items():
-        figures = ", ".join(f"{number:,} {what}" for what, number in proof.figures.items())
-        terminalreporter.line(f"{name.partition('::')[2]}: {figures}{' (out of time)' if proof.cut_short else ''}")
+    for name, (shown, cut_short) in sorted(told.items()):
+        figures = ", ".join(f"{number:,} {what}" for what, number in shown.items())
+        if figures:
+            terminalreporter.line(f"{name.partition('::')[2]}: {figures}{' (out of time)' if cut_short else ''}")
