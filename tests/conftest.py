@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from typing import Any
 
 import pytest
 
@@ -41,6 +42,24 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.get_closest_marker("proof"):
             item.add_marker(pytest.mark.timeout(limits[config.getoption("amount")]))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable() -> Generator[None, Any, Any]:
+    """What is sent between processes (pytest -n) is UTF-8; what a test logs need not be."""
+    return encodable((yield))
+
+
+def encodable(data: Any) -> Any:
+    match data:
+        case str():
+            return data.encode(errors="backslashreplace").decode()
+        case dict():
+            return {encodable(key): encodable(value) for key, value in data.items()}
+        case list() | tuple():
+            return type(data)(map(encodable, data))
+        case _:
+            return data
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
