@@ -20,6 +20,9 @@ export PIP_CONSTRAINT := $(CONSTRAINTS)
 export PIP_BUILD_CONSTRAINT := $(CONSTRAINTS)
 endif
 
+# Bytecode is kept: tests start many processes, each of which would compile z0 anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
@@ -31,8 +34,8 @@ help:  ## list what can be made
 demo: $(VENV)/.run  ## install z0 into .venv and run its demo
 	@$(BIN)/z0 demo $(ARGS)
 
-test: $(VENV)/.dev  ## run the tests
-	@$(BIN)/pytest $(ARGS)
+test: $(VENV)/.dev  ## run the tests, on all cores
+	@$(BIN)/pytest -n auto --dist worksteal $(ARGS)
 
 lint: $(VENV)/.dev  ## check style, types and the direction of imports
 	@$(BIN)/ruff check

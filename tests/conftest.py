@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator, Iterator
+from typing import Any
+
 import pytest
 
 from tests.proofs import AMOUNTS, Proof
 from z0.testing import VirtualClock
 
-PROOFS = pytest.StashKey[dict[str, Proof]]()
+SHOWN = "z0.proof"
 
 
 @pytest.fixture
@@ -17,24 +20,21 @@ def clock() -> VirtualClock:
 
 
 @pytest.fixture
-def proof(request: pytest.FixtureRequest) -> Proof:
+def proof(request: pytest.FixtureRequest) -> Iterator[Proof]:
     """How much a test that is marked as a proof may spend, and where it tells what it has shown."""
     config = request.config
     minutes = config.getoption("minutes")
     sharing = max(1, sum(item.get_closest_marker("proof") is not None for item in request.session.items))
     proof = Proof(config.getoption("amount"), config.getoption("seed"), minutes and minutes * 60 / sharing)
-    config.stash[PROOFS][request.node.nodeid] = proof
-    return proof
+    yield proof
+    # With the report, which reaches the process that tells it, whichever process ran the test.
+    request.node.user_properties.append((SHOWN, (dict(proof.figures), proof.cut_short)))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--amount", choices=AMOUNTS, default="quick", help="how much of each proof to run")
     parser.addoption("--seed", type=int, help="the one seed that proofs go through")
     parser.addoption("--minutes", type=float, help="end all proofs within about so many minutes")
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.stash[PROOFS] = {}
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -44,11 +44,32 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.timeout(limits[config.getoption("amount")]))
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable() -> Generator[None, Any, Any]:
+    """What is sent between processes (pytest -n) is UTF-8; what a test logs need not be."""
+    return encodable((yield))
+
+
+def encodable(data: Any) -> Any:
+    match data:
+        case str():
+            return data.encode(errors="backslashreplace").decode()
+        case dict():
+            return {encodable(key): encodable(value) for key, value in data.items()}
+        case list() | tuple():
+            return type(data)(map(encodable, data))
+        case _:
+            return data
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    told = {name: proof for name, proof in config.stash[PROOFS].items() if proof.figures}
-    if not told:
+    reports = [report for each in terminalreporter.stats.values() for report in each]
+    ended = [report for report in reports if getattr(report, "when", "") == "teardown"]
+    told = {report.nodeid: shown for report in ended for name, shown in report.user_properties if name == SHOWN}
+    if not any(figures for figures, _ in told.values()):
         return
     terminalreporter.section(f"proofs, {config.getoption('amount')}")
-    for name, proof in told.items():
-        figures = ", ".join(f"{number:,} {what}" for what, number in proof.figures.items())
-        terminalreporter.line(f"{name.partition('::')[2]}: {figures}{' (out of time)' if proof.cut_short else ''}")
+    for name, (shown, cut_short) in sorted(told.items()):
+        figures = ", ".join(f"{number:,} {what}" for what, number in shown.items())
+        if figures:
+            terminalreporter.line(f"{name.partition('::')[2]}: {figures}{' (out of time)' if cut_short else ''}")

@@ -241,7 +241,7 @@ async def test_data_is_stored_as_json_text(book: Book) -> None:
         {"x": msgspec.UNSET}, {"x": Draft("x")}, {"x": 1j}, {"x": len}, {1: "x"}, {"x": {1: 2}}, {None: 1}, {True: 1},
         {("a",): 1}, {b"x": 1}, {"x": "\ud800"}, {"\udfff": 1}, {"x": ["\ud800"]},
     ],
-    ids=lambda value: ascii(value)[:30],
+    ids=lambda value: ascii(value).partition(" at 0x")[0][:30],
 )  # fmt: skip
 async def test_data_that_json_cannot_bring_back_is_refused(book: Book, data: object) -> None:
     assert (await refusal(book, {"data": data})).field == "data"

@@ -531,7 +531,7 @@ async def test_the_pragmas_of_durable_objects_are_available(lab: Lab, query: str
         ("INSERT INTO t(id) VALUES('text')", ()),
         ("SELECT json('{')", ()),
     ],
-    ids=str,
+    ids=lambda value: str(value).partition(" at 0x")[0],
 )
 async def test_a_wrong_statement_fails_alone_and_the_actor_goes_on(
     lab: Lab, query: str, params: tuple[Any, ...]

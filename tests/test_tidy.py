@@ -3,6 +3,7 @@
 import ast
 import inspect
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,11 +56,13 @@ def imported(node: ast.AST) -> list[str]:
 
 
 def modules(*folders: str) -> list[Module]:
-    paths = [path for folder in folders for path in sorted((ROOT / folder).glob("*.py"))]
-    return [
-        Module(path.relative_to(ROOT).as_posix(), len(text.splitlines()), ast.parse(text))
-        for path, text in ((path, path.read_text()) for path in paths)
-    ]
+    return [read(path) for folder in folders for path in sorted((ROOT / folder).glob("*.py"))]
+
+
+@cache
+def read(path: Path) -> Module:
+    text = path.read_text()
+    return Module(path.relative_to(ROOT).as_posix(), len(text.splitlines()), ast.parse(text))
 
 
 def importers(of: set[str], among: list[Module]) -> set[str]:
