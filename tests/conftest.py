@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 from collections.abc import Generator, Iterator
 from typing import Any
 
@@ -37,11 +39,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--minutes", type=float, help="end all proofs within about so many minutes")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    if hasattr(config, "workerinput"):  # this process is one of several (pytest -n), and measured as all the tests are
+        os.environ.pop("COVERAGE_PROCESS_CONFIG", None)  # ... but for what they start
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     limits = {"quick": 600, "full": 1800, "torture": 24 * 3600}  # generous: a busy machine is no fault
     for item in items:
         if item.get_closest_marker("proof"):
             item.add_marker(pytest.mark.timeout(limits[config.getoption("amount")]))
+
+
+def pytest_collection_finish() -> None:
+    gc.collect()
+    gc.freeze()  # or each collection would go through thousands of tests and all that they import
 
 
 @pytest.hookimpl(wrapper=True)

@@ -27,7 +27,7 @@ from z0.medium import Event, Mark, Medium
 from z0.testing import SimulatedDisk, VirtualClock, crash, simulated_disk
 
 MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
-IMAGES = 180  # of each seed, about
+IMAGES = 190  # of each seed, about
 FIRE_ONE_IN = 8
 DEEPER_ONE_IN = 40
 DEEPER_POINTS, DEEPER_IMAGES = 6, 12

@@ -1,6 +1,6 @@
 """How much of a proof is run: a tenth in the quick tier, all of it before a change lands, twenty times that to torture.
 
-    pytest                                         # quick
+    pytest                                         # quick; with -n auto on all cores, as `make test` does
     pytest -m "proof or slow" --amount full
     pytest -m "proof or slow" --amount torture --minutes 120
     pytest -k schedules --seed 7                   # one seed again
