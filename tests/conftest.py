@@ -8,11 +8,16 @@ from collections.abc import Generator, Iterator
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.proofs import AMOUNTS, Proof
 from z0.testing import VirtualClock
 
 SHOWN = "z0.proof"
+
+# How long an example takes depends on what else the machine does: pytest's timeout is the limit.
+settings.register_profile("z0", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("z0")
 
 
 @pytest.fixture

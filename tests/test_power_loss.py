@@ -40,7 +40,7 @@ PROCESSES = 2
 
 
 def explored(seeds: Iterable[int], images: int) -> Iterator[Explored]:
-    """Explore so many images of each of these in processes of their own, a few at a time: a time limit is heeded."""
+    """Explore so many images of each in processes of their own, a few at a time, so that a time limit is heeded."""
     with ProcessPoolExecutor(PROCESSES, mp_context=get_context("spawn")) as pool:
         waiting: deque[Future[Explored]] = deque()
         for seed in seeds:
