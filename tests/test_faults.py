@@ -27,7 +27,7 @@ MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
 Mode = Literal["inline", "threads"]
 LIMITS = {
     "inline": z0.Limits(inline_sync_seconds=10, snapshot_facts=4),
-    "threads": z0.Limits(inline_sync_seconds=0, snapshot_facts=4, checkpoint_pages=6),
+    "threads": z0.Limits(inline_sync_seconds=0, snapshot_facts=4, checkpoint_pages=7),
 }
 
 
