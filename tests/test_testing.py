@@ -11,6 +11,7 @@ import sys
 import time
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,14 @@ async def test_a_month_of_hourly_work_passes_in_a_moment(
     assert work.done()
     assert await counter.look() == 720
     assert took < (2 if resident else 8)  # a slow machine's; 0.05 and 0.9 are usual
+
+
+async def test_time_does_not_go_back_when_several_move_it_at_once(clock: VirtualClock) -> None:
+    began = clock.now()
+    sleeping = asyncio.create_task(clock.sleep("1 second"))
+    await asyncio.gather(clock.advance("10 seconds"), clock.advance("1 minute"))
+    await sleeping
+    assert clock.now() >= began + timedelta(minutes=1)
 
 
 async def test_settling_waits_for_threads_however_long_they_take(runtime: z0.Runtime, clock: VirtualClock) -> None:

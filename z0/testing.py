@@ -120,7 +120,7 @@ class VirtualClock:
                 self._passed_us = max(self._passed_us, timer.due)
                 timer.callback()
                 await self.settle()
-        self._passed_us = target
+        self._passed_us = max(self._passed_us, target)  # somebody else may have moved it further meanwhile
         await self.settle()
 
     async def settle(self) -> None:
