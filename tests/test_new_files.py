@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -86,5 +87,5 @@ async def test_an_actor_that_could_not_be_listed_is_made_by_the_next_message(tmp
             await runtime.get(Account, "a").append("deposit", amount=1)
         await runtime.get(Account, "a").append("deposit", amount=2)
         assert [info.name for info in await runtime.list(Account)] == ["a"]
-    with sqlite3.connect(tmp_path / "default/account/a.sqlite") as file:
+    with closing(sqlite3.connect(tmp_path / "default/account/a.sqlite")) as file:
         assert file.execute("SELECT amount FROM facts").fetchall() == [(2,)]
