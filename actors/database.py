@@ -338,7 +338,6 @@ _LIMITS = (
 )
 
 
-_PAGE = 4096
 _ONE_CHANGE = b"\0\0\0\1"
 
 
@@ -360,7 +359,6 @@ class Template:
         self._connection = apsw.Connection(":memory:")
         for statement in schema:
             self._connection.execute(statement)
-        self._start = (b"", b"")
 
     def image(self, meta: dict[str, Value]) -> Image:
         """What a new file holds that has these rows of z0_meta."""
@@ -369,12 +367,5 @@ class Template:
         image = bytearray(self._connection.serialize("main"))
         image[18:20] = b"\x02\x02"  # the header's file format: WAL
         image[24:28] = image[92:96] = _ONE_CHANGE
-        database = bytes(image)
-        return Image(database, self._wal(database))
-
-    def _wal(self, database: bytes) -> bytes:
-        """The WAL's beginning, which follows from the first page: nearly always that of the file before."""
-        page = database[:_PAGE]
-        if page != self._start[0]:
-            self._start = (page, wal_start(database))
-        return self._start[1]
+        database, size = bytes(image), int.from_bytes(image[16:18], "big")
+        return Image(database, wal_start(database[:size], len(database) // size))

@@ -9,6 +9,7 @@ format: https://sqlite.org/fileformat2.html#the_write_ahead_log
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 
 _MAGIC = 0x377F0682  # checksums over little-endian words
 _VERSION = 3_007_000
@@ -16,13 +17,12 @@ _SALT = (1, 0x7A300000)  # any two numbers: what they tell apart, frames of an e
 _ROOM = 65_536  # bytes; what an actor that does little will ever need
 
 
-def wal_start(image: bytes) -> bytes:
-    """The WAL of a new database with this content, with room for more frames behind it."""
-    page_size = int.from_bytes(image[16:18], "big")
-    header = struct.pack(">6I", _MAGIC, _VERSION, page_size, 0, *_SALT)
+@lru_cache(maxsize=16)  # the first page is that of the file before, nearly always
+def wal_start(page: bytes, pages: int) -> bytes:
+    """The WAL of a new database that has so many pages and this first one, with room for more frames behind it."""
+    header = struct.pack(">6I", _MAGIC, _VERSION, len(page), 0, *_SALT)
     sums = _checksum(header, (0, 0))
-    frame = struct.pack(">2I", 1, len(image) // page_size)
-    page = image[:page_size]
+    frame = struct.pack(">2I", 1, pages)
     start = b"".join((
         header, struct.pack(">2I", *sums),
         frame, struct.pack(">4I", *_SALT, *_checksum(frame + page, sums)), page,

@@ -57,11 +57,11 @@ async def _open_actors(folder: Path, count: int, *, idle: bool) -> Memory:
         before = Memory(0, 0)
         for number in range(WARM_UP + count):
             if number == WARM_UP:
-                before = _memory()
+                before = memory_now()
             await _use(runtime, f"account-{number}")
         if idle:
             await asyncio.sleep(idle_seconds * IDLE_CARE)
-        return _each(before, _memory(), count)
+        return _each(before, memory_now(), count)
 
 
 async def _evicted_actors(folder: Path, count: int) -> Memory:
@@ -69,10 +69,10 @@ async def _evicted_actors(folder: Path, count: int) -> Memory:
         before = Memory(0, 0)
         for number in range(2 * count):
             if number == count:
-                before = _memory()
+                before = memory_now()
             await _use(runtime, f"account-{number}", facts=1)
             await evicted(runtime, f"account-{number}")
-        return _each(before, _memory(), count)
+        return _each(before, memory_now(), count)
 
 
 async def _use(runtime: z0.Runtime, name: str, *, facts: int = FACTS) -> None:
@@ -86,18 +86,19 @@ def _bare_connections(folder: Path, count: int) -> Memory:
     ledgers = []
     for number in range(WARM_UP + count):
         if number == WARM_UP:
-            before = _memory()
+            before = memory_now()
         ledger = BareLedger(folder / f"{number}.sqlite", synchronous="OFF")
         for row in fact_rows(random.Random(number), 1, FACTS):
             ledger.insert(row)
         ledgers.append(ledger)
-    memory = _each(before, _memory(), count)
+    memory = _each(before, memory_now(), count)
     for ledger in ledgers:
         ledger.close()
     return memory
 
 
-def _memory() -> Memory:
+def memory_now() -> Memory:
+    """What this process holds now, after a collection."""
     gc.collect()
     lines = STATUS.read_text(encoding="ascii").splitlines()
     status = dict(line.split(":", 1) for line in lines)

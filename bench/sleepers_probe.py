@@ -7,7 +7,6 @@ the engine opened, what memory it takes. Times are those of the system's monoton
 from __future__ import annotations
 
 import asyncio
-import gc
 import sys
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -21,7 +20,7 @@ from z0.actors.names import Address
 
 from .flows import Sleeper
 from .measure import now_ns
-from .memory_probe import STATUS
+from .memory_probe import can_measure, memory_now
 
 QUIET_SECONDS = 0.5  # after the last of those that are due; what is opened without need would be by then
 GIVE_UP_SECONDS = 30.0
@@ -100,15 +99,7 @@ async def start(path: Path, hours: int, new: str, due: list[str]) -> Started:
             await asyncio.gather(*(runtime.workflows.get(Sleeper, id).result() for id in due))
         ended = now_ns()
         await asyncio.sleep(QUIET_SECONDS)
-        return Started(begun, open_ns, ready, ended, opens.names, _resident())
-
-
-def _resident() -> float:
-    if not STATUS.exists():
-        return 0.0
-    gc.collect()
-    lines = STATUS.read_text(encoding="ascii").splitlines()
-    return float(dict(line.split(":", 1) for line in lines)["VmRSS"].split()[0])
+        return Started(begun, open_ns, ready, ended, opens.names, memory_now().resident if can_measure() else 0.0)
 
 
 if __name__ == "__main__":
