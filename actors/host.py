@@ -57,9 +57,10 @@ class Host:
     """One live actor: its object, its file, its gates and its mailbox."""
 
     __slots__ = (
-        "actor", "address", "alarms", "background", "call", "caller", "closed", "created", "database", "dead",
-        "delivery", "gate", "kind", "led", "mailbox", "node", "outbox", "parking", "path", "placed", "ready", "reason",
-        "running", "running_keys", "state", "storage", "streak", "turn", "unindexed", "used", "version", "writes",
+        "__weakref__", "actor", "address", "alarms", "background", "call", "caller", "closed", "created", "database",
+        "dead", "delivery", "gate", "kind", "led", "mailbox", "node", "outbox", "parking", "path", "placed", "ready",
+        "reason", "running", "running_keys", "state", "storage", "streak", "turn", "unindexed", "used", "version",
+        "writes",
     )  # fmt: skip
 
     def __init__(self, node: Node, kind: Kind, address: Address) -> None:

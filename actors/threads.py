@@ -127,6 +127,7 @@ class Threads:
     def _serve(self) -> None:
         while (item := self._queue.get()) is not None:
             self._perform(item)
+            del item  # or the actor that it was for stays in memory until there is more to do
 
     def _perform(self, item: Work) -> None:
         item.finish()

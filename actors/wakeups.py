@@ -15,6 +15,7 @@ from collections.abc import Callable
 from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING
+from weakref import ref
 
 from .alarm_index import BEFORE_ALL, Due
 from .clock import Timer
@@ -41,7 +42,7 @@ class Wakeups:
     def __init__(self, node: Node) -> None:
         """Nothing is expected yet."""
         self._node = node
-        self._expected: list[tuple[int, int, Host]] = []  # actors in memory, the earliest first
+        self._expected: list[tuple[int, int, ref[Host]]] = []  # the earliest first; of actors in memory, kept by none
         self._expected_most = _STALE_MAX
         self._order = itertools.count()
         self._evicted_us: int | None = None  # when an actor is due that is not in memory
@@ -63,12 +64,12 @@ class Wakeups:
         if due is not None and not host.alarms.runs.busy:
             if len(self._expected) >= self._expected_most:
                 self._forget_stale()
-            heapq.heappush(self._expected, (due, next(self._order), host))
+            heapq.heappush(self._expected, (due, next(self._order), ref(host)))
             self._arm()
 
     def _forget_stale(self) -> None:
         """Expect only what is still so: alarms may be moved many times before they are due."""
-        true = {each[2]: each for each in self._expected if each[2].is_open and each[2].alarms.due == each[0]}
+        true = {host: each for each in self._expected if (host := each[2]()) is not None and _is_due(host, each[0])}
         self._expected = sorted(true.values())
         self._expected_most = 2 * len(true) + _STALE_MAX
 
@@ -121,8 +122,9 @@ class Wakeups:
         self._timer = None
         now = self._node.clock.now_us()
         while self._expected and self._expected[0][0] <= now:
-            due, _, host = heapq.heappop(self._expected)
-            if host.is_open and host.alarms.due == due and not host.alarms.runs.busy:
+            due, _, expected = heapq.heappop(self._expected)
+            host = expected()
+            if host is not None and _is_due(host, due) and not host.alarms.runs.busy:
                 self._serve(host)
         if self._evicted_us is not None and self._evicted_us <= now:
             self._evicted_us = None
@@ -265,3 +267,7 @@ class Wakeups:
         finally:
             if not opened:
                 self._openings.release()
+
+
+def _is_due(host: Host, due: int) -> bool:
+    return host.is_open and host.alarms.due == due

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import z0
 from z0.actors.database import Database
 from z0.actors.errors import ActorFileError, DatabaseFailure
+from z0.actors.host import Host
 from z0.testing import VirtualClock, fault, temporary_runtime
 
 
@@ -252,6 +254,19 @@ async def test_setting_one_again_and_again_keeps_nothing_of_the_former_ones(
     assert len(runtime.node.wakeups._expected) <= 1100
     await clock.advance("1 day")
     assert world.runs == ["x"]
+
+
+async def test_an_actor_that_was_evicted_is_not_in_memory_until_its_alarm(
+    runtime: z0.Runtime, world: World, clock: VirtualClock
+) -> None:
+    for name in "abc":
+        await runtime.get(Sleeper, name).arm("30 days")
+    await clock.advance("1 hour")
+    assert runtime.node.hosts == {}
+    gc.collect()
+    assert not [it for it in gc.get_objects() if isinstance(it, Host)]
+    await clock.advance("30 days")
+    assert sorted(world.runs) == ["a", "b", "c"]
 
 
 async def test_a_run_counts_no_time_in_the_mailbox_that_it_did_not_spend_there(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -32,6 +33,21 @@ class Sleeper(z0.Workflow):
     async def run(self, event: z0.Event[str], step: z0.Step) -> str:
         await step.sleep("night", event.payload)
         return "rested"
+
+
+class Careful(z0.Workflow):
+    """Its callbacks are made anew for each step, and hold the instance, as most people's do."""
+
+    async def run(self, event: z0.Event[None], step: z0.Step) -> list[str]:
+        async def first() -> list[str]:
+            return [self.address]
+
+        def second() -> dict[str, list[str]]:
+            return {"names": [self.address]}
+
+        names = await step.do("first", first, rollback=lambda context: first())
+        await step.sleep("night", "1 day")
+        return names + (await step.do("second", second))["names"]
 
 
 async def asleep(runtime: z0.Runtime, clock: VirtualClock, ids: dict[str, str]) -> None:
@@ -85,3 +101,19 @@ async def test_a_start_after_a_kill_opens_what_was_in_memory_and_no_instance_tha
         async with again(runtime, clock) as (successor, opened):
             assert opened == ["in-memory"]
             assert await successor.workflows.counts(Sleeper) == {"waiting": 21}
+
+
+async def test_nothing_of_an_instance_stays_in_memory_when_it_sleeps_or_has_ended(clock: VirtualClock) -> None:
+    def in_memory() -> int:
+        gc.collect()
+        return sum(isinstance(it, Careful) for it in gc.get_objects())
+
+    async with temporary_runtime(memory=True, actors=[Careful], clock=clock) as runtime:
+        await runtime.workflows.create_batch(Careful, [{"id": f"{number}"} for number in range(5)])
+        await clock.settle()
+        assert in_memory() == 5
+        await clock.advance("2 minutes")
+        assert in_memory() == 0
+        await clock.advance("1 day")
+        assert await runtime.workflows.counts(Careful) == {"complete": 5}
+        assert in_memory() == 0

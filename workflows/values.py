@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import typing
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import lru_cache
+from types import SimpleNamespace
 from typing import Any
 
 from z0.actors import codec
@@ -34,20 +36,30 @@ def loaded(encoded: bytes | None, kind: Any, what: str) -> Any:
 
 def returned_by(function: Callable[..., Any]) -> Any:
     """The type that a callback is annotated to return; Any when it says nothing."""
-    if not getattr(function, "__annotations__", None):
-        return Any
-    return _returned_by(getattr(function, "__func__", function))
-
-
-@lru_cache(maxsize=1024)
-def _returned_by(function: Callable[..., Any]) -> Any:
+    function = getattr(function, "__func__", function)
+    annotation = (getattr(function, "__annotations__", None) or {}).get("return", Any)
+    if isinstance(annotation, type):
+        return annotation
     try:
-        kind = typing.get_type_hints(function).get("return", Any)
+        return _read(annotation, function.__module__)
+    except TypeError:  # it cannot be hashed, as Annotated[int, {"unit": "cents"}]
+        return _meant(annotation, function.__module__)
+
+
+def _meant(annotation: Any, module: str) -> Any:
+    try:
+        written = SimpleNamespace(__annotations__={"return": annotation})
+        kind = typing.get_type_hints(written, vars(sys.modules[module]))["return"]
         if typing.get_origin(kind) in (Awaitable, Coroutine):
             kind = typing.get_args(kind)[-1]
-        return Any if kind is None or isinstance(kind, typing.TypeVar) else kind
+        return Any if isinstance(kind, typing.TypeVar) else kind
     except Exception:  # an annotation that cannot be resolved outside its scope: plain data come back
         return Any
+
+
+# By what is written and where, never by the function: a callback is mostly a closure that is made anew for each step,
+# so that it would not be found again, and would keep the instance and its whole runtime in memory.
+_read = lru_cache(maxsize=1024)(_meant)
 
 
 @lru_cache(maxsize=1024)
