@@ -26,6 +26,8 @@ from .wal import WalAccount
 from .wal_start import wal_start
 
 Value = str | int | float | bytes | None
+Rows = list[tuple[str, Sequence[Value]]]
+"""Statements that write, and their bindings."""
 
 SQLITE_VERSION = apsw.sqlite_lib_version()
 
@@ -99,9 +101,20 @@ class Database(WalAccount):
         """Start a write transaction."""
         self._run("BEGIN IMMEDIATE")
 
-    def commit(self) -> None:
-        """Commit; durable on return when opened with `sync`. Raises DatabaseFailure: the outcome is unknown."""
-        self._run("COMMIT")
+    def commit(self, rows: Rows | None = None) -> None:
+        """Commit; durable on return when opened with `sync`. Raises DatabaseFailure: the outcome is unknown.
+
+        `rows`: what is to be written, when no transaction has begun.
+        """
+        if rows is None:
+            self._run("COMMIT")
+        elif len(rows) == 1:
+            self._run(*rows[0])
+        else:
+            self.begin()
+            for row in rows:
+                self._run(*row)
+            self._run("COMMIT")
 
     def rollback(self) -> None:
         """Take the open transaction back, if there is one."""
@@ -121,9 +134,9 @@ class Database(WalAccount):
         self._run(f"ROLLBACK TO {name}")
         self._run(f"RELEASE {name}")
 
-    def _run(self, sql: str) -> None:
+    def _run(self, sql: str, bindings: Sequence[Value] = ()) -> None:
         try:
-            self.execute(sql)
+            self.execute(sql, bindings)
         except apsw.Error as error:
             raise _failure(error, f"{sql}: ") from error
 

@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from .clock import perf_ns
-from .database import Database, RawError
+from .database import Database
 from .errors import DatabaseFailure
 
 if TYPE_CHECKING:
@@ -60,8 +60,8 @@ class FileSync:
             started = perf_ns()
             failure: Exception | None = None
             try:
-                host.database.execute("COMMIT")
-            except RawError as caught:
+                host.database.commit(turn.pending)
+            except DatabaseFailure as caught:
                 failure = caught
             turn.commit_ns = perf_ns() - started
             self._learn(turn.commit_ns, turn)
@@ -75,7 +75,7 @@ class FileSync:
 
     def _timed_commit(self, database: Database, turn: Turn, alone: bool) -> None:
         started = perf_ns()
-        database.commit()
+        database.commit(turn.pending)
         turn.commit_ns = perf_ns() - started
         if alone:  # beside others a commit is slow for reasons that say nothing of the device
             self._learn(turn.commit_ns, turn)
@@ -101,7 +101,7 @@ class Relaxed:
         started = perf_ns()
         failure = None
         try:
-            host.database.commit()
+            host.database.commit(turn.pending)
         except DatabaseFailure as caught:
             failure = caught
         turn.commit_ns = perf_ns() - started

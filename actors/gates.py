@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from .database import Rows
 from .errors import ActorReset, CommitUnknown
 
 if TYPE_CHECKING:
@@ -110,6 +111,8 @@ class Turn(msgspec.Struct, eq=False):
     began_ns: int = 0
     commit_ns: int = 0
     threaded: bool = False
+    pending: Rows | None = None
+    """What its commit must write first, if its transaction has not begun."""
     confirmed: bool = True
     """Whether what the actor says must wait for it; False: all its writes were made with `allow_unconfirmed`."""
 

@@ -246,7 +246,7 @@ class Host:
             writes = self.writes
             self.node.committer = self.address
             self.database.unmeasured += len(writes.log) + _OPAQUE_ROWS if writes.opaque else len(writes.log)
-            writes.end_turn()
+            turn.pending = writes.end_turn()
             self.node.durability.commit(self, turn, self.node.dirty)
 
     def committed(self, turn: Turn, failure: BaseException | None) -> None:

@@ -207,8 +207,7 @@ async def _leave(host: Host) -> None:
     host.running = False
     turn = host.turn
     if turn is not None:
-        host.writes.end_turn()
-        database.commit()
+        database.commit(host.writes.end_turn())
         host.committed(turn, None)
     facts = host.actor._z0_facts()
     removed = host.address in node.removals and host.actor._z0_removable()

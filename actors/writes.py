@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .clock import perf_ns
-from .database import Database, RawError, Row, Value, explain
+from .database import Database, RawError, Row, Rows, Value, explain
 from .errors import DatabaseFailure, Z0Error
 from .gates import Turn
 
@@ -42,6 +42,18 @@ class NoMemory:
         """Nothing to do."""
 
 
+class Pending:
+    """Stands where the database is while no row of the turn is written: who needs the file has them written first."""
+
+    def __init__(self, writes: Writes) -> None:
+        """Of these writes."""
+        self._writes = writes
+
+    def __getattr__(self, name: str) -> Any:
+        """Write them, then go on. Raises ActorReset."""
+        return getattr(self._writes.write_pending(), name)
+
+
 class Writes:
     """Writes to one actor's file. A segment's writes stay together or go together."""
 
@@ -59,6 +71,7 @@ class Writes:
         "loose",
         "memory",
         "opaque",
+        "pending",
         "segment",
         "sql_ran",
         "unconfirmed",
@@ -70,8 +83,8 @@ class Writes:
         self._host = host
         self.database = database
         self.memory: Memory = NoMemory()
-        self.log: list[tuple[str, Sequence[Value]]] = []
-        self.active = False  # a transaction is open
+        self.log: Rows = []
+        self.active = False  # a transaction is open, or its first rows are pending
         self.lone = False  # the segment's turn will be ended with it
         self.segment = 0
         self.wrote = -1  # the last segment that wrote
@@ -84,6 +97,7 @@ class Writes:
         self.sql_ran = False  # the segment ran SQL of users that writes
         self.loose = False  # the end of the segment has something to do
         self.depth = 0  # open transaction() blocks
+        self.pending: Rows | None = None  # rows that are all of the turn so far, and will be written with its commit
 
     def write(self, sql: str, bindings: Sequence[Value]) -> None:
         """Run one statement of ours that changes rows, as part of this segment."""
@@ -109,6 +123,34 @@ class Writes:
         except RawError as error:
             raise self._explain(error) from error
         self.log.append((sql, bindings))
+
+    def put_off(self, sql: str, bindings: Sequence[Value]) -> None:
+        """As `write`, for what nothing but a failing storage can refuse: it is run with the commit, if that is near.
+
+        Beside threads that commit, a statement costs the event loop several times what it does alone.
+        """
+        if (self.active and self.pending is None) or self._host.gate.parked:
+            self.write(sql, bindings)
+            return
+        if self.wrote != self.segment:
+            self.first(put_off=True)
+        assert self.pending is not None
+        self.pending.append((sql, bindings))
+        self.log.append((sql, bindings))
+        if self.unconfirmed:
+            self._confirm(True)
+
+    def write_pending(self) -> Database:
+        """Have the file hold all that was written; the database. Raises ActorReset."""
+        pending, self.pending = self.pending, None
+        database = self.database = self._host.database
+        try:
+            database.execute("BEGIN IMMEDIATE")
+            for sql, bindings in pending or ():
+                database.execute(sql, bindings)
+        except RawError as error:
+            raise self._explain(error) from error
+        return database
 
     def writer(self, *, unconfirmed: bool) -> Callable[[str, Sequence[Value]], None]:
         """`write_unconfirmed`, or `write`."""
@@ -168,13 +210,17 @@ class Writes:
         rows = self.rows(sql, *bindings)
         return rows[0] if rows else None
 
-    def first(self, confirmed: bool = True) -> None:
-        """Make ready for the first write of a segment."""
+    def first(self, confirmed: bool = True, put_off: bool = False) -> None:
+        """Make ready for the first write of a segment. `put_off`: the transaction need not begin yet."""
         host = self._host
         self._unconfirmed = self.unconfirmed
         try:
             if not self.active:
-                self.database.execute("BEGIN IMMEDIATE")
+                if put_off:
+                    self.pending = []
+                    self.database = Pending(self)  # type: ignore[assignment]
+                else:
+                    self.database.execute("BEGIN IMMEDIATE")
                 self.active = True
                 # What is said while an earlier turn is on its way must wait for that one, through this one.
                 self._unconfirmed = host.turn is None
@@ -188,7 +234,7 @@ class Writes:
                 self._savepoint = self.loose = True
         except (RawError, DatabaseFailure) as error:
             raise self._explain(error) from error
-        if self.database.guarded:  # deferred foreign keys are checked at the segment's end
+        if host.database.guarded:  # deferred foreign keys are checked at the segment's end
             self.loose = True
         self.wrote = self.segment
         self._mark = len(self.log)
@@ -234,11 +280,18 @@ class Writes:
         except DatabaseFailure as failure:
             raise self.fail(failure) from failure
 
-    def end_turn(self) -> None:
-        """Forget the turn: it is being committed, or was given back."""
+    def end_turn(self) -> Rows | None:
+        """Forget the turn: it is being committed, or was given back; what its commit must write first.
+
+        None: nothing, for its transaction has begun.
+        """
+        pending, self.pending = self.pending, None
+        if pending is not None:
+            self.database = self._host.database
         self.active = self.opaque = self.sql_ran = self._savepoint = self.unconfirmed = False
         self.wrote = -1
         self.log = []
+        return pending
 
     def drop_empty(self) -> bool:
         """Give a transaction back that holds nothing and that nobody waits for; whether that was so."""
@@ -283,7 +336,7 @@ class Writes:
         except DatabaseFailure as failure:
             raise self.fail(failure) from failure
 
-    def _repeat(self, rows: list[tuple[str, Sequence[Value]]]) -> None:
+    def _repeat(self, rows: Rows) -> None:
         self.database.rollback()
         self.database.begin()
         for sql, bindings in rows:

@@ -135,5 +135,5 @@ def _entry(
 def write(writes: Writes, entry: Entry, *, alone: bool = False) -> None:
     """Add a row, as a part of the open segment; or `alone`: as a turn by itself, durable on return."""
     detail = _json(entry.detail).decode() if entry.detail else None
-    add = writes.write_alone if alone else writes.write
+    add = writes.write_alone if alone else writes.put_off
     add(_INSERT, (*astuple(entry)[:8], detail))

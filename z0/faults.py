@@ -222,7 +222,7 @@ class _Commits:
             if struck.point == "commit-lost":
                 host.database.rollback()
             else:
-                host.database.commit()
+                host.database.commit(turn.pending)
             host.committed(turn, failure)
             if struck.point == "crash-after-commit":
                 host.node.kill()
