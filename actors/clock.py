@@ -124,10 +124,11 @@ class Clock(Protocol):
         A virtual clock stands still, so there that is when all is quiet.
         """
 
-    def watch(self, busy: Callable[[], bool]) -> Callable[[], object]:
+    def watch(self, busy: Callable[[], bool], done: Callable[[], int]) -> Callable[[], object]:
         """Learn how to ask whether work is under way (a virtual clock does not let time pass meanwhile).
 
-        What is returned is to be called, on the event loop, when it is worth asking again.
+        `done`: a number that goes up with what was done. What is returned is to be called, on the event loop, when it
+        is worth asking again.
         """
 
 
@@ -166,7 +167,7 @@ class SystemClock:
         """Return when the span has passed."""
         await asyncio.sleep(seconds(span))
 
-    def watch(self, busy: Callable[[], bool]) -> Callable[[], object]:
+    def watch(self, busy: Callable[[], bool], done: Callable[[], int]) -> Callable[[], object]:
         """Real time passes whoever is busy."""
         return _nothing
 

@@ -69,6 +69,11 @@ class Metrics:
         self.alarm_lateness = Histogram()  # microseconds of the node's own clock, due to begun
         self.blocked = 0  # times that one piece of code kept the event loop from running for too long
 
+    @property
+    def spent_ns(self) -> int:
+        """What all commits have taken: whoever goes on commits."""
+        return self.committed.total + self.alone.total
+
     def turn_committed(self, turn: Turn) -> None:
         """A turn was committed just now, by its durability."""
         self.committed.add(turn.commit_ns)

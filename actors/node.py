@@ -123,7 +123,7 @@ class Node:
         except BaseException:
             self.lock.release()
             raise
-        self._look_again = self.clock.watch(self._busy)
+        self._look_again = self.clock.watch(self._busy, lambda: self.metrics.spent_ns)
         self.is_open = True
         self.watchdog = Watchdog(self)
         self.wakeups.look(unclean=True)

@@ -32,7 +32,7 @@ class World(Generic[S]):
         self._actors = actors
         # Settling does not see sockets. A call is under way until it has ended, unless it will never be answered; and
         # when its caller has given up, the service is yet to notice.
-        clock.watch(lambda: self.client.in_flight != self.service.hanging)
+        clock.watch(lambda: self.client.in_flight != self.service.hanging, int)
 
     def runtime(self, path: Path) -> z0.Runtime:
         return z0.Runtime(

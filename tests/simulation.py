@@ -185,7 +185,7 @@ class SimulatedClock:
     async def patience(self, span: Span) -> None:
         await self.sleep(span)
 
-    def watch(self, busy: Callable[[], bool]) -> Callable[[], object]:
+    def watch(self, busy: Callable[[], bool], done: Callable[[], int]) -> Callable[[], object]:
         return lambda: None
 
 

@@ -13,7 +13,7 @@ import pytest
 
 import z0
 from z0.actors.catalog import CATALOG_FILE
-from z0.actors.database import Database
+from z0.actors.database import Database, Rows
 from z0.actors.errors import DatabaseFailure
 from z0.actors.gates import pass_once
 from z0.testing import VirtualClock, temporary_runtime
@@ -512,9 +512,9 @@ async def test_a_task_that_is_not_gated_writes_after_the_thread_that_commits(wor
     committing = threading.Event()
     tasks: list[asyncio.Task[None]] = []
 
-    def commit(database: Database) -> None:
+    def commit(database: Database, rows: Rows | None = None) -> None:
         assert committing.wait(10)
-        original(database)
+        original(database, rows)
 
     async def background(room: Room) -> None:
         await world.go.wait()
@@ -808,9 +808,9 @@ def fail_next_commit(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     def arrange() -> None:
         as_ever = Database.commit
 
-        def commit(database: Database) -> None:
+        def commit(database: Database, rows: Rows | None = None) -> None:
             if database.path.name == CATALOG_FILE:
-                return as_ever(database)
+                return as_ever(database, rows)
             monkeypatch.undo()
             raise DatabaseFailure("the disk is gone")
 

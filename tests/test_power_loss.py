@@ -35,7 +35,7 @@ from z0.actors.names import Address, file_path
 from z0.medium import Event, Sync, SyncFolder
 from z0.testing import SimulatedDisk
 
-SEEDS = 10 * len(PLANS)  # of about 240 images each
+SEEDS = 9 * len(PLANS)  # of about 240 images each
 PROCESSES = 2
 
 

@@ -133,7 +133,7 @@ async def test_settling_waits_for_threads_however_long_they_take(runtime: z0.Run
 
 async def test_settling_follows_a_watcher_that_never_says_when_it_is_done(clock: VirtualClock) -> None:
     until = time.perf_counter() + 0.02
-    clock.watch(lambda: time.perf_counter() < until)
+    clock.watch(lambda: time.perf_counter() < until, int)
     await clock.settle()
     assert time.perf_counter() >= until
 
@@ -482,3 +482,16 @@ def test_the_documented_test_modules_pass(tmp_path: Path, example: str) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{example.count('async def test_')} passed" in done.stdout
+
+
+class Counts(z0.Workflow):
+    async def run(self, event: z0.Event[int], step: z0.Step) -> int:
+        return sum([await step.do("step", lambda: 1) for _ in range(event.payload)])
+
+
+async def test_settling_waits_for_a_body_that_waits_for_nobody(z0_clock: VirtualClock) -> None:
+    limits = z0.Limits(inline_sync_seconds=10)
+    async with temporary_runtime(memory=True, clock=z0_clock, limits=limits) as runtime:
+        counts = await runtime.workflows.create(Counts, 900)
+        await z0_clock.settle()
+        assert (await counts.status()).output == 900

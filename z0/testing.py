@@ -49,7 +49,7 @@ class VirtualClock:
         self._wall_us = us_of(start)  # at the time that stands at 0 passed
         self._timers: list[_Timer] = []
         self._order = itertools.count()
-        self._watched: list[Callable[[], bool]] = []
+        self._watched: list[tuple[Callable[[], bool], Callable[[], int]]] = []
         self._waiting: list[asyncio.Future[None]] = []
         self.random = seeded(seed)
         """The next of a fixed row of numbers, at least 0 and less than 1."""
@@ -101,9 +101,12 @@ class VirtualClock:
                 timer.due = max(self._passed_us, timer.when_us - self._wall_us)
         heapq.heapify(self._timers)
 
-    def watch(self, busy: Callable[[], bool]) -> Callable[[], object]:
-        """Do not let time pass while `busy()`; call what is returned, on the loop, when it is worth asking again."""
-        self._watched.append(busy)
+    def watch(self, busy: Callable[[], bool], done: Callable[[], int]) -> Callable[[], object]:
+        """Do not let time pass while `busy()`, or while `done()` goes up.
+
+        What is returned is to be called, on the event loop, when it is worth asking again.
+        """
+        self._watched.append((busy, done))
         return self._look_again
 
     async def patience(self, span: Span) -> None:
@@ -125,7 +128,7 @@ class VirtualClock:
 
     async def settle(self) -> None:
         """Return when nothing is left to run at this time, threads included."""
-        quiet = waited = 0
+        quiet = waited = done = 0
         ready = getattr(asyncio.get_running_loop(), "_ready", None)  # asyncio's own loop lets us see what is next
         while quiet < _QUIET_PASSES:
             step = _PASSES_PER_LOOK
@@ -134,7 +137,10 @@ class VirtualClock:
                 if ready is not None and not ready:
                     step = _QUIET_PASSES
                     break
-            if not any(busy() for busy in self._watched):
+            before, done = done, sum(count() for _, count in self._watched)
+            if done != before:  # somebody who never waits for a thread
+                quiet = waited = 0
+            elif not any(busy() for busy, _ in self._watched):
                 quiet, waited = quiet + step, 0
             elif waited < _QUIET_PASSES:  # it may be the loop that has to get on
                 quiet, waited = 0, waited + step
