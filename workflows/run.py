@@ -18,15 +18,14 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from msgspec import UNSET
 
 from z0.actors import alone
-from z0.actors.call import CURRENT, Activity
 from z0.actors.clock import Timer
 from z0.actors.errors import Aborted
 from z0.actors.gates import pass_once
-from z0.actors.segments import Segments
 
 from .branch import is_lost
 from .errors import NonDeterminismError, NonRetryableError, Suspended
 from .failure import error_of
+from .gating import Gating
 from .history import Record
 from .keys import Kind, callback_of, check_step_name, is_below, key_of
 from .options import Options
@@ -79,7 +78,7 @@ class Run:
         """Steps that the journal has, and that the body has not asked for yet."""
         self.patches: dict[str, bool] = {}
         """What `patched` has answered."""
-        self._tasks: dict[asyncio.Task[Any], None] = {}  # no set: in order, so that a run can be repeated exactly
+        self._gating = Gating(self.host)
         self._steps = self.history.steps
         self._occurrences: Counter[tuple[str, str, str]] = Counter()
         self._held: list[tuple[str, asyncio.Future[None]]] = []
@@ -343,7 +342,7 @@ class Run:
     async def over(self) -> None:
         """Cancel what else the body has begun, and return when that has ended."""
         self.close()
-        await end_all([task for task in self._tasks if task is not asyncio.current_task()])
+        await end_all(self._gating.others())
 
     def close(self) -> None:
         """The instance leaves the memory, or has ended: nothing more is begun."""
@@ -377,24 +376,8 @@ class Run:
     async def gated(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a part of the body through the actor's gates: as segments, each kept or taken back as a whole."""
         try:
-            return await (work if GATED.get() is asyncio.current_task() else self._gated(work))
+            return await (work if GATED.get() is asyncio.current_task() else self._gating.drive(work, self.task))
         except (Exception, Aborted):
             if self.closed or self.host.dead:  # whatever it is, no code of the body is to make anything of it
                 raise Suspended from None
             raise
-
-    async def _gated(self, work: Coroutine[Any, Any, T]) -> T:
-        task = asyncio.current_task()
-        call = CURRENT.get()
-        activity = Activity() if call is None or call.activity is None else call.activity
-        token = GATED.set(task)
-        if task is not None and task is not self.task:
-            self._tasks[task] = None
-            task.add_done_callback(self._left)
-        try:
-            return await Segments(self.host, work, activity)  # type: ignore[no-any-return]
-        finally:
-            GATED.reset(token)
-
-    def _left(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.pop(task, None)
