@@ -83,6 +83,7 @@ class Run:
         self._occurrences: Counter[tuple[str, str, str]] = Counter()
         self._held: list[tuple[str, asyncio.Future[None]]] = []
         self._parked: dict[str, asyncio.Future[None]] = {}
+        self._failed: dict[str, int] = {}  # steps whose error was raised, and how many had been asked for then
         self._executing = 0
         self._asked = 0
         self._looking = self._asleep = False
@@ -213,6 +214,11 @@ class Run:
             raise self.diverged
         if self.owed:
             self.diverge("the end of run()")
+
+    def failed_last(self) -> list[str]:
+        """The steps of the body that failed without its having asked for another since."""
+        last = [key for key, asked in self._failed.items() if asked == self._asked]
+        return [key for key in last if not callback_of(key.rpartition("/")[0])]
 
     # Waiting
 
@@ -370,6 +376,7 @@ class Run:
         if record.failure is not None:
             error = error_of(record.failure)
             error.__dict__["_z0_step"] = record.key
+            self._failed[record.key] = self._asked
             raise error
         return loaded(record.value, kind, f"the result of {record.key}")
 
