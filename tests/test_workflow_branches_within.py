@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -11,7 +12,7 @@ import pytest
 import z0
 from tests.proofs import Proof
 from tests.workflow_world import Account, amounts, crash_at_every_commit, outcome, said
-from z0.testing import VirtualClock, temporary_runtime
+from z0.testing import VirtualClock, crash, fault, replay, temporary_runtime
 
 
 class Nested(z0.Workflow):
@@ -82,3 +83,54 @@ async def test_what_a_step_returns_is_the_same_in_a_task_as_in_the_body_whatever
 
     async with temporary_runtime(memory=True, actors=[Odd]) as runtime:
         assert await (await runtime.workflows.create(Odd)).result() == ["50 b'x'", "50 b'x'"]
+
+
+class Few(z0.Workflow):
+    """Two of three branches at once; the second fails when the third has begun."""
+
+    retries = z0.Retries(limit=0)
+
+    async def run(self, event: z0.Event[bool], step: z0.Step) -> Any:
+        async def branch(number: int) -> None:
+            await step.do(f"a{number}", lambda: number, rollback=lambda: None)
+            await step.sleep(f"{number + 1} minutes")
+            await step.do(f"b{number}", self.bad if number == 1 else lambda: number)
+
+        async def all() -> None:
+            await step.all([branch(number) for number in range(4)], concurrency=2)
+
+        try:
+            await (step.all([all()]) if event.payload else all())
+        except ValueError as error:
+            if not event.payload:
+                raise
+            return str(error)
+
+    def bad(self) -> None:
+        raise ValueError("bad")
+
+
+@pytest.mark.parametrize("nested", [True, False])
+@pytest.mark.parametrize("nth", [1, 2, 3])
+async def test_a_crash_between_a_failure_and_what_all_makes_of_it_is_no_change_of_the_code(
+    tmp_path: Path, clock: VirtualClock, nth: int, nested: bool
+) -> None:
+    async with z0.Runtime(tmp_path / "data", actors=[Few], clock=clock) as runtime:
+        await runtime.workflows.create(Few, nested, id="one")
+        await clock.advance("100 seconds")  # the third branch has begun, and the second is about to fail
+        with fault(runtime, "crash-after-commit", actor=runtime.get(Few, "one"), nth=nth) as set_:
+            await clock.advance("30 seconds")
+        assert set_.hits
+        await crash(runtime)
+    file = tmp_path / "data/default/Few/one.sqlite"
+    assert (await replay(file, Few)).problem is None
+    async with z0.Runtime(tmp_path / "data", actors=[Few], clock=clock) as runtime:
+        await clock.advance("10 minutes")
+        status = await runtime.workflows.get(Few, "one").status()
+        if nested:
+            assert (status.status, status.output) == ("complete", "bad")
+        else:
+            assert status.error is not None
+            assert status.error.text == "ValueError: bad"
+            assert status.rollback is not None
+            assert len(status.rollback.undone) == 3

@@ -84,7 +84,7 @@ class Branches:
     async def _run_all(self, most: int, tolerated: int) -> int | None:
         """Run them, `most` at once; the one whose failure is not tolerated any more."""
         pending: list[asyncio.Task[Any]] = []
-        failed = 0
+        failed, known = 0, self._known()
         while pending or len(self._tasks) < len(self._awaitables):
             while len(pending) < most and len(self._tasks) < len(self._awaitables):
                 pending.append(self._begin())
@@ -94,8 +94,16 @@ class Branches:
             for task in ended:
                 failed += task.cancelled() or task.exception() is not None
                 if failed > tolerated:
+                    while len(self._tasks) < known:
+                        self._begin()
                     return self._tasks.index(task)
         return None
+
+    def _known(self) -> int:
+        """How many branches the journal has begun: as many are begun again before any of them is judged."""
+        start = len(self._record.key) + 1
+        keys = (each.key[start:] for each in self._run.history.below(self._record.key))
+        return max((int(key.partition("/")[0]) + 1 for key in keys), default=0)
 
     def _begin(self, *, lost: bool = False) -> asyncio.Task[Any]:
         index = len(self._tasks)
