@@ -53,7 +53,7 @@ class Segments:
                 while host.writes.depth:
                     awaited = self._refuse_suspension()
             except StopIteration as stop:
-                return host.end(stop.value)
+                return self.end(stop.value)
             except BaseException:
                 host.fail_segment()
                 raise
@@ -70,6 +70,10 @@ class Segments:
                 raise
             except BaseException as error:  # cancelled, by the host or by the handler's own time limit
                 thrown = error
+
+    def end(self, value: Any) -> Any:
+        """End the last segment; the value as who awaits it gets it. Raises what makes keeping the writes impossible."""
+        return self._host.end(value)
 
     def _wait_at_gate(self, thrown: BaseException | None) -> Generator[Any, None, BaseException | None]:
         """Return when the gate lets the segment in; what to throw into it then."""

@@ -12,30 +12,21 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from z0.actors import codec
 from z0.actors.gates import pass_once
 
 from .branch import BRANCH, Branch
+from .failure import decides
 from .keys import is_below
 from .place import end_all, last_position, seen
 from .progress import one_of
 from .values import stored
+from .verdicts import Verdict, verdict_of
 
 if TYPE_CHECKING:
     from .keys import Kind
     from .run import Run
 
 _PASSES = 8  # turns of the loop that a replay lets a branch have that was given up
-
-
-class Verdict(msgspec.Struct, frozen=True):
-    """What the branches came to."""
-
-    decided: int
-    """The branch that won, or that failed them all."""
-    lost: list[int]
-    """Those that were under way then, and were given up; those behind the last that was begun never were."""
-    begun: int
 
 
 class Branches:
@@ -54,7 +45,7 @@ class Branches:
         self._tasks: list[asyncio.Task[Any]] = []
         self._branches: list[Branch] = []
         found = self._record.value if self._record.done else None
-        self._verdict = None if found is None else msgspec.convert(codec.decode(found), Verdict)
+        self._verdict = None if found is None else verdict_of(found)
 
     async def race(self) -> Any:
         """What the first to end returns, or raises. Raises ValueError when there is none."""
@@ -73,26 +64,27 @@ class Branches:
         await one_of(self._tasks)
         winner = next(index for index, task in enumerate(self._tasks) if task.done())
         await self._decide(winner)
-        return self._tasks[winner].result()
+        return self._outcome(winner)
 
     async def all(self, concurrency: int | None, tolerated: int) -> list[Any]:
         """What they return, in order; an exception in the place of one that failed and is tolerated."""
         most = len(self._awaitables) if concurrency is None else concurrency
         try:
             if self._verdict is not None:
-                return [await self._repeat(self._verdict, most)]
+                await self._repeat(self._verdict, most)
+                self._run.diverge(f"{self._record.key}/{self._verdict.decided}, which does not fail")
             failed = await self._run_all(most, tolerated)
-            if failed is None:
-                return [task.exception() or task.result() for task in self._tasks]
-            await self._decide(failed)
-            return [self._tasks[failed].result()]
+            if failed is not None:
+                await self._decide(failed)
+                self._outcome(failed)
+            return [task.exception() or task.result() for task in self._tasks]
         finally:
             self._drop()
 
     async def _run_all(self, most: int, tolerated: int) -> int | None:
         """Run them, `most` at once; the one whose failure is not tolerated any more."""
         pending: list[asyncio.Task[Any]] = []
-        failed = 0
+        failed, known = 0, self._known()
         while pending or len(self._tasks) < len(self._awaitables):
             while len(pending) < most and len(self._tasks) < len(self._awaitables):
                 pending.append(self._begin())
@@ -102,8 +94,16 @@ class Branches:
             for task in ended:
                 failed += task.cancelled() or task.exception() is not None
                 if failed > tolerated:
+                    while len(self._tasks) < known:
+                        self._begin()
                     return self._tasks.index(task)
         return None
+
+    def _known(self) -> int:
+        """How many branches the journal has begun: as many are begun again before any of them is judged."""
+        start = len(self._record.key) + 1
+        keys = (each.key[start:] for each in self._run.history.below(self._record.key))
+        return max((int(key.partition("/")[0]) + 1 for key in keys), default=0)
 
     def _begin(self, *, lost: bool = False) -> asyncio.Task[Any]:
         index = len(self._tasks)
@@ -158,7 +158,15 @@ class Branches:
             pending = [each for each in pending if not each.done()]
         for _ in range(_PASSES if lost else 0):
             await pass_once()
-        return self._tasks[verdict.decided].result()
+        return self._outcome(verdict.decided)
+
+    def _outcome(self, decided: int) -> Any:
+        """What they came to. Raises what the branch did that decided."""
+        try:
+            return self._tasks[decided].result()
+        except Exception as error:
+            decides(error, self._record.key)
+            raise
 
     def _drop(self) -> None:
         """Nothing of it goes on."""

@@ -127,9 +127,19 @@ def _retry(workflow: Workflow, detail: dict[str, Any]) -> None:
 
 
 async def retry_for_parent(workflow: Workflow, again: int) -> None:
-    """Go on when it has failed, once for each time that the parent's step is tried anew. Raises WrongStatus."""
-    if workflow.history.again < again and workflow.history.end is not None and workflow.status == "errored":
+    """Go on when it has failed, once for each time that the parent's step is tried anew. Raises WrongStatus.
+
+    It begins anew when it was terminated: its parent had given it up. Else the parent is told of its end once more.
+    """
+    if workflow.history.again >= again:
+        return
+    if workflow.status == "errored":
         _retry(workflow, {"again": again})
+    elif workflow.status == "terminated":
+        _begin_anew(workflow, "workflow_restarted", None, {"run": workflow.history.run + 1, "again": again})
+    else:
+        workflow.note("parent_asked", again=again)
+        kin.see_to(workflow)
 
 
 async def abandon(workflow: Workflow, reason: str) -> None:

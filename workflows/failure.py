@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -16,6 +17,7 @@ from z0.actors import codec
 from z0.actors.errors import Z0Error
 
 from .errors import StepFailed
+from .keys import is_below
 
 _TRACEBACK_CHARACTERS = 8_000
 _CAUSES_MAX = 8
@@ -67,17 +69,46 @@ def error_of(failure: Failure) -> Exception:
     return error
 
 
-def failing_step(error: BaseException | None, depth: int = _CAUSES_MAX) -> str | None:
+def failing_step(error: BaseException | None) -> str | None:
     """The key of the step whose error this is, or led to this; None: it came from the body itself."""
+    return next(iter(_blamed(error)[0]), None)
+
+
+def blame(error: BaseException, steps: Iterable[str] = ()) -> dict[str, Any]:
+    """What the journal keeps of an error that has failed the instance, and of what is to be tried anew.
+
+    `steps`: others that have failed too.
+    """
+    blamed, branches = _blamed(error)
+    also = [step for step in dict.fromkeys([*blamed[1:], *steps]) if step not in blamed[:1]]
+    detail: dict[str, Any] = {"error": msgspec.to_builtins(failure_of(error))}
+    if also:
+        detail["also"] = also
+    if branches:
+        detail["branches"] = branches
+    return detail
+
+
+def decides(error: BaseException, branches: str) -> None:
+    """Keep in mind that it is what these branches came to."""
+    within = [each for each in error.__dict__.get("_z0_branches", ()) if is_below(each, branches)]
+    error.__dict__["_z0_branches"] = [*within, branches]
+
+
+def _blamed(error: BaseException | None, depth: int = _CAUSES_MAX) -> tuple[list[str], list[str]]:
+    """The steps whose errors led to this, of a group all of them; and what branches came to by it, by their keys."""
+    branches: list[str] = []
     while error is not None and depth:
+        branches += error.__dict__.get("_z0_branches", ())
         step = error.__dict__.get("_z0_step")
         if step is not None:
-            return str(step)
+            return [str(step)], branches
         if isinstance(error, BaseExceptionGroup):
-            found = (failing_step(each, depth - 1) for each in error.exceptions)
-            return next((step for step in found if step is not None), None)
+            found = [_blamed(each, depth - 1) for each in error.exceptions]
+            steps = [step for inner, _ in found for step in inner]
+            return steps, branches + [key for _, inner in found for key in inner]
         error, depth = error.__cause__ or error.__context__, depth - 1
-    return None
+    return [], branches
 
 
 def _rebuilt(failure: Failure) -> Exception | None:

@@ -10,9 +10,10 @@ import msgspec
 from .failure import Failure
 from .journal import Entry
 from .keys import key_of, kind_of, steps_around
-from .lifecycle import LIFECYCLE, Child, Undoing, orphan
+from .lifecycle import LIFECYCLE, Child, Undoing
 from .outcomes import OUTCOMES
 from .retries import Settings
+from .verdicts import GivenUp, decided, led_to, orphan, reopen
 
 Status = Literal[
     "queued", "running", "waiting", "paused", "waiting_for_pause", "complete", "errored", "terminated", "abandoned"
@@ -52,6 +53,8 @@ class Record(msgspec.Struct):
     """Readers are not shown the result."""
     past: bool = False
     """It stands in an attempt that failed: the next one need not come by here."""
+    given_up: GivenUp | None = None
+    """What it waited for, when it stands in a branch that has lost."""
 
     @property
     def kind(self) -> str:
@@ -277,13 +280,21 @@ def _terminated(history: History, entry: Entry) -> None:
 
 
 def _retried(history: History, entry: Entry) -> None:
-    """The step that failed the instance is tried anew, with all its attempts."""
+    """The steps that failed the instance are tried anew, with all their attempts; what they led to is open again."""
+    blamed = {} if history.end is None else history.end.detail
     history.end = None
     history.started = not history.limited
     history.again = max(history.again, entry.detail.get("again", 0))
-    failed = history.records.get(entry.step or "")
-    if failed is None:
-        return
+    for key in decided(history, blamed.get("branches", [])):
+        reopen(history, key)
+    for step in (entry.step or "", *blamed.get("also", [])):
+        if step in history.records:
+            _try_anew(history, history.records[step])
+
+
+def _try_anew(history: History, failed: Record) -> None:
+    for key in led_to(history, failed.key):
+        reopen(history, key)
     failed.again += 1
     for record in (failed, *history.below(failed.key)):
         if record is failed or record.failure is not None:

@@ -64,6 +64,7 @@ Event = Literal[
     "child_started",
     "child_told",
     "parent_told",
+    "parent_asked",
 ]
 
 _REFUSE = "SELECT RAISE(ABORT, 'a journal is append-only')"

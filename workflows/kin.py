@@ -135,9 +135,9 @@ async def _tell(workflow: Workflow) -> None:
                 await _terminate(workflow, child, rollback)
                 workflow.note("child_told", child=child)
             else:
-                end = history.end
+                end, asked = history.end, history.again
                 await _tell_parent(workflow)
-                if history.end is end:
+                if history.end is end and history.again == asked:
                     workflow.note("parent_told")
             await host.durable()
     except Exception as error:

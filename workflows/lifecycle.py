@@ -9,10 +9,11 @@ import msgspec
 
 from .failure import Failure
 from .journal import Entry, Event
-from .keys import around, is_below, key_of, kind_of, unescaped
+from .keys import around, is_below, key_of, unescaped
+from .verdicts import decided, orphan, reopen
 
 if TYPE_CHECKING:
-    from .history import History, Record
+    from .history import History
 
 Outcome = Literal["running", "complete", "failed"]
 EVENT_IDS_KEPT = 1_000
@@ -109,6 +110,7 @@ def _restarted(history: History, entry: Entry) -> None:
     history.run = entry.detail["run"]
     history.end = history.rollback = history.diverged = None
     history.started = not history.limited
+    history.again = max(history.again, entry.detail.get("again", 0))
     history.paused, history.paused_at = False, None
     target = entry.step
     if target is None:
@@ -117,8 +119,9 @@ def _restarted(history: History, entry: Entry) -> None:
         return
     reopened = around(target)
     first = history.records[target].position
+    for key in decided(history, reopened):
+        reopen(history, key)
     kept = [key for key, record in history.records.items() if record.position < first]
-    kept = [key for key in kept if kind_of(key) not in ("all", "race") or key not in reopened]
     drop(history, [key for key in history.records if key not in set(kept)])
     for key in reopened:
         record = history.records.get(key)
@@ -220,14 +223,6 @@ def _child_started(history: History, entry: Entry) -> None:
     history.open[record.key] = record
 
 
-def orphan(history: History, keys: list[str], *, rollback: bool) -> None:
-    """Nobody waits for the children of these steps any more: they are to be told."""
-    for key in keys:
-        record = history.records[key]
-        if record.child is not None and not record.done and not record.child.outlives:
-            history.orphans[record.child] = rollback
-
-
 def _child_told(history: History, entry: Entry) -> None:
     history.orphans.pop(msgspec.convert(entry.detail["child"], Child), None)
 
@@ -236,14 +231,9 @@ def _parent_told(history: History, entry: Entry) -> None:
     history.parent_told = entry.seq
 
 
-def close(history: History, keys: list[str]) -> None:
-    """What these steps wait for is waited for no more: others have won."""
-    known = [key for key in keys if key in history.records]
-    orphan(history, known, rollback=False)
-    for key in known:
-        record: Record = history.records[key]
-        history.shut(record)
-        record.type = record.child = None
+def _parent_asked(history: History, entry: Entry) -> None:
+    """The parent tries the step that waits for this instance anew: it is told again."""
+    history.again, history.parent_told = entry.detail["again"], 0
 
 
 LIFECYCLE: dict[str, Callable[[Any, Entry], None]] = {
@@ -258,4 +248,5 @@ LIFECYCLE: dict[str, Callable[[Any, Entry], None]] = {
     "child_started": _child_started,
     "child_told": _child_told,
     "parent_told": _parent_told,
+    "parent_asked": _parent_asked,
 }

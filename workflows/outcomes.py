@@ -9,8 +9,9 @@ import msgspec
 
 from .failure import Failure
 from .journal import Entry
-from .lifecycle import close, orphan, rollback_step_errored
+from .lifecycle import rollback_step_errored
 from .retries import Settings
+from .verdicts import close, orphan
 
 if TYPE_CHECKING:
     from .history import History, Record
@@ -120,7 +121,7 @@ def _event_received(history: History, entry: Entry) -> None:
 def _value_recorded(history: History, entry: Entry) -> None:
     record = history.record(entry)
     record.done, record.value = True, entry.value
-    close(history, entry.detail.get("closed", []))
+    close(history, record.key, entry.detail.get("closed", []))
 
 
 def _undo_errored(history: History, entry: Entry) -> None:

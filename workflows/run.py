@@ -18,15 +18,14 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from msgspec import UNSET
 
 from z0.actors import alone
-from z0.actors.call import CURRENT, Activity
 from z0.actors.clock import Timer
 from z0.actors.errors import Aborted
 from z0.actors.gates import pass_once
-from z0.actors.segments import Segments
 
 from .branch import is_lost
 from .errors import NonDeterminismError, NonRetryableError, Suspended
 from .failure import error_of
+from .gating import Gating
 from .history import Record
 from .keys import Kind, callback_of, check_step_name, is_below, key_of
 from .options import Options
@@ -79,11 +78,12 @@ class Run:
         """Steps that the journal has, and that the body has not asked for yet."""
         self.patches: dict[str, bool] = {}
         """What `patched` has answered."""
-        self._tasks: dict[asyncio.Task[Any], None] = {}  # no set: in order, so that a run can be repeated exactly
+        self._gating = Gating(self.host)
         self._steps = self.history.steps
         self._occurrences: Counter[tuple[str, str, str]] = Counter()
         self._held: list[tuple[str, asyncio.Future[None]]] = []
         self._parked: dict[str, asyncio.Future[None]] = {}
+        self._failed: dict[str, int] = {}  # steps whose error was raised, and how many had been asked for then
         self._executing = 0
         self._asked = 0
         self._looking = self._asleep = False
@@ -215,6 +215,11 @@ class Run:
         if self.owed:
             self.diverge("the end of run()")
 
+    def failed_last(self) -> list[str]:
+        """The steps of the body that failed without its having asked for another since."""
+        last = [key for key, asked in self._failed.items() if asked == self._asked]
+        return [key for key in last if not callback_of(key.rpartition("/")[0])]
+
     # Waiting
 
     def begin(self) -> None:
@@ -343,7 +348,7 @@ class Run:
     async def over(self) -> None:
         """Cancel what else the body has begun, and return when that has ended."""
         self.close()
-        await end_all([task for task in self._tasks if task is not asyncio.current_task()])
+        await end_all(self._gating.others())
 
     def close(self) -> None:
         """The instance leaves the memory, or has ended: nothing more is begun."""
@@ -371,30 +376,15 @@ class Run:
         if record.failure is not None:
             error = error_of(record.failure)
             error.__dict__["_z0_step"] = record.key
+            self._failed[record.key] = self._asked
             raise error
         return loaded(record.value, kind, f"the result of {record.key}")
 
     async def gated(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a part of the body through the actor's gates: as segments, each kept or taken back as a whole."""
         try:
-            return await (work if GATED.get() is asyncio.current_task() else self._gated(work))
+            return await (work if GATED.get() is asyncio.current_task() else self._gating.drive(work, self.task))
         except (Exception, Aborted):
             if self.closed or self.host.dead:  # whatever it is, no code of the body is to make anything of it
                 raise Suspended from None
             raise
-
-    async def _gated(self, work: Coroutine[Any, Any, T]) -> T:
-        task = asyncio.current_task()
-        call = CURRENT.get()
-        activity = Activity() if call is None or call.activity is None else call.activity
-        token = GATED.set(task)
-        if task is not None and task is not self.task:
-            self._tasks[task] = None
-            task.add_done_callback(self._left)
-        try:
-            return await Segments(self.host, work, activity)  # type: ignore[no-any-return]
-        finally:
-            GATED.reset(token)
-
-    def _left(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.pop(task, None)

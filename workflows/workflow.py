@@ -21,7 +21,7 @@ from .errands import Errands
 from .errors import Continued, EventTimeout, InstanceNotFound, Suspended, WrongStatus
 from .event import Event
 from .facts import InstanceLedger
-from .failure import failing_step, failure_of
+from .failure import blame, failing_step, failure_of
 from .flow import rules_of
 from .history import History, Record
 from .journal import Entry
@@ -270,11 +270,12 @@ class Workflow(Bounded):
             self.note("workflow_completed", None, encoded)
 
     def _fail(self, error: Exception) -> None:
-        if self._run is not None and saga.begin(self, self._run, error):
+        run = self._run
+        if run is not None and saga.begin(self, run, error):
             return
-        step = failing_step(error)
         log.error("%s failed: %s", self.address, error, exc_info=error)
-        self.enter("workflow_errored", step=step, detail={"error": msgspec.to_builtins(failure_of(error))})
+        detail = blame(error, run.failed_last() if run else ())
+        self.enter("workflow_errored", step=failing_step(error), detail=detail)
 
     # The journal
 
