@@ -70,7 +70,7 @@ async def terminate(workflow: Workflow, rollback: bool) -> None:
     if workflow.history.rolls_back:
         return
     run = workflow._run
-    plan = None if run is None else plan_of(run.undos, None)
+    plan = None if run is None or run.owed else plan_of(run.undos, None)  # what has not replayed all knows not all
     if workflow.history.paused_at is not None:
         workflow.note("workflow_resumed")
     workflow.stir()
