@@ -1,15 +1,16 @@
-"""Sagas where it is hard: a run that has not replayed all, code that has changed, limits, what a dead body waited for."""
+"""Sagas where it is hard: a body that has not replayed all, code that has changed, limits, waits of a dead body."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import z0
-from z0.testing import VirtualClock, crash, temporary_runtime
+from z0.testing import VirtualClock, crash
 from z0.workflows.status import RollbackStatus
 
 Disturb = Callable[[z0.Instance[Any]], Awaitable[Any]]
@@ -31,6 +32,7 @@ class Order(z0.Workflow):
 
     env: Script
     retries = z0.Retries(limit=0)
+    on_divergence = "pause"
 
     async def run(self, event: z0.Event[None], step: z0.Step) -> None:
         await step.do("a", lambda: 1, rollback=self.env.undo("a"))
@@ -67,19 +69,238 @@ async def _behind_a_resumption(instance: z0.Instance[Any]) -> None:
 @pytest.mark.parametrize("disturb", [_alone, _beside_an_event, _behind_a_restart, _behind_a_resumption])
 @pytest.mark.parametrize("after_a_crash", [True, False])
 async def test_what_is_terminated_while_its_body_is_replayed_undoes_all_that_was_done(
-    clock: VirtualClock, disturb: Disturb, after_a_crash: bool
+    clock: VirtualClock, z0_path: Path, disturb: Disturb, after_a_crash: bool
 ) -> None:
     script = Script()
-    async with temporary_runtime(memory=True, actors=[Order], env=script, clock=clock) as runtime:
-        path = runtime.node.path
+    async with z0.Runtime(z0_path, actors=[Order], env=script, clock=clock) as runtime:
         await runtime.workflows.create(Order, id="one")
         await clock.settle()
-        await (crash(runtime) if after_a_crash else runtime.close())
-        async with z0.Runtime(path, actors=[Order], env=script, clock=clock) as second:
-            instance = second.workflows.get(Order, "one")
-            await disturb(instance)
+        if after_a_crash:
+            await crash(runtime)
+    async with z0.Runtime(z0_path, actors=[Order], env=script, clock=clock) as second:
+        instance = second.workflows.get(Order, "one")
+        await disturb(instance)
+        await clock.settle()
+        assert script.done == ["undo b", "undo a"]
+        rollback = await rollback_of(instance)
+        assert (rollback.outcome, rollback.undone) == ("complete", ["do:b#1", "do:a#1"])
+        assert (await instance.status()).status == "terminated"
+
+
+# When the code has changed
+
+
+class Changing(Order):
+    """Does its second thing under another name when the code has changed."""
+
+    async def run(self, event: z0.Event[None], step: z0.Step) -> None:
+        await step.do("a", lambda: 1, rollback=self.env.undo("a"))
+        await step.do("b, renamed" if self.env.changed else "b", lambda: 2, rollback=self.env.undo("b"))
+        await step.sleep("long", "30 days")
+
+
+class Shortened(Order):
+    """Does its second thing no more when the code has changed."""
+
+    async def run(self, event: z0.Event[None], step: z0.Step) -> None:
+        await step.do("a", lambda: 1, rollback=self.env.undo("a"))
+        if not self.env.changed:
+            await step.do("b", lambda: 2, rollback=self.env.undo("b"))
+            await step.sleep("long", "30 days")
+
+
+class Forgetful(Order):
+    """Does not know how to undo its second thing when the code has changed."""
+
+    async def run(self, event: z0.Event[None], step: z0.Step) -> None:
+        await step.do("a", lambda: 1, rollback=self.env.undo("a"))
+        await step.do("b", lambda: 2, rollback=None if self.env.changed else self.env.undo("b"))
+        await step.sleep("long", "30 days")
+
+
+class Abridged(Order):
+    """As `Forgetful`, of a step that fails in the end, and was tried before."""
+
+    async def run(self, event: z0.Event[None], step: z0.Step) -> None:
+        await step.do("a", lambda: 1, rollback=self.env.undo("a"))
+        undo = None if self.env.changed else self.env.undo("b")
+        await step.do("b", self.fails, retries=z0.Retries(limit=1, delay="30 days"), rollback=undo)
+
+    def fails(self) -> None:
+        raise ValueError("b")
+
+
+@pytest.mark.parametrize(
+    ("cls", "found"),
+    [
+        (Changing, "do:b, renamed#1"),
+        (Shortened, "the end of run()"),
+        (Forgetful, "no rollback handler of do:b#1"),
+        (Abridged, "no rollback handler of do:b#1"),
+    ],
+)
+@pytest.mark.parametrize("in_memory", [True, False])
+async def test_nothing_is_undone_when_the_code_does_not_come_by_all_that_was_done_until_it_is_back(
+    clock: VirtualClock, z0_path: Path, cls: type[Order], found: str, in_memory: bool
+) -> None:
+    script = Script()
+    async with z0.Runtime(z0_path, actors=[cls], env=script, clock=clock) as runtime:
+        await runtime.workflows.create(cls, id="one")
+        await clock.settle()
+        if in_memory:
+            await crash(runtime)  # so that its body runs at once
+    script.changed = True
+    async with z0.Runtime(z0_path, actors=[cls], env=script, clock=clock) as changed:
+        instance = changed.workflows.get(cls, "one")
+        if in_memory:
+            await clock.advance("1 minute")
+        await instance.terminate(rollback=True)
+        await clock.settle()
+        rollback = await rollback_of(instance)
+        assert (rollback.outcome, rollback.undone, script.done) == ("failed", [], [])
+        assert rollback.error is not None
+        assert rollback.error.type.endswith("NonDeterminismError")
+        assert f"the journal has do:b#1, but the code came to {found}" in rollback.error.message
+        assert (await instance.status()).status == "terminated"
+    script.changed = False
+    async with z0.Runtime(z0_path, actors=[cls], env=script, clock=clock) as back:
+        instance = back.workflows.get(cls, "one")
+        await instance.rollback()
+        await clock.settle()
+        assert script.done == ["undo b", "undo a"]
+        assert (await rollback_of(instance)).outcome == "complete"
+
+
+class Kinds(Order):
+    """Takes one step with a handler, in the way that its payload says, which the changed code cannot undo."""
+
+    async def run(self, event: z0.Event[str], step: z0.Step) -> None:  # type: ignore[override]
+        undo = None if self.env.changed else self.env.undo("b")
+        match event.payload:
+            case "plain":
+                await step.do("b", lambda: 1, rollback=undo)
+            case "within":
+                await step.do("b", self.sleeps, rollback=undo)
+            case "hanging":
+                await step.do("b", self.hangs, at_most_once=True, rollback=undo)
+            case "losing":
+                await step.race([step.do("b", self.hangs, rollback=undo), step.do("quick", lambda: 1)])
+        await step.sleep("long", "30 days")
+        raise ValueError("end")
+
+    async def sleeps(self, context: z0.StepContext) -> None:
+        await context.sleep("inside", "30 days")
+
+    async def hangs(self) -> None:
+        await self.clock.sleep("30 days")
+
+
+@pytest.mark.parametrize("kind", ["plain", "within", "hanging", "losing"])
+async def test_the_journal_knows_of_each_step_with_a_handler_however_far_it_came(
+    clock: VirtualClock, z0_path: Path, kind: str
+) -> None:
+    script = Script()
+    async with z0.Runtime(z0_path, actors=[Kinds], env=script, clock=clock) as runtime:
+        instance = await runtime.workflows.create(Kinds, kind, id="one")
+        await clock.settle()
+        if kind == "plain":
+            await instance.fork("long", "two")
             await clock.settle()
-            assert script.done == ["undo b", "undo a"]
+        await crash(runtime)
+    script.changed = True
+    async with z0.Runtime(z0_path, actors=[Kinds], env=script, clock=clock) as changed:
+        for id in ["one", "two"] if kind == "plain" else ["one"]:
+            instance = changed.workflows.get(Kinds, id)
+            await instance.terminate(rollback=True)
+            await clock.settle()
             rollback = await rollback_of(instance)
-            assert (rollback.outcome, rollback.undone) == ("complete", ["do:b#1", "do:a#1"])
-            assert (await instance.status()).status == "terminated"
+            assert (rollback.outcome, script.done) == ("failed", [])
+            assert rollback.error is not None
+            assert "no rollback handler of" in rollback.error.message
+
+
+async def test_an_instance_that_fails_undoes_nothing_when_the_code_has_forgotten_how_to_undo_a_part(
+    clock: VirtualClock, z0_path: Path
+) -> None:
+    script = Script()
+    async with z0.Runtime(z0_path, actors=[Kinds], env=script, clock=clock) as runtime:
+        await runtime.workflows.create(Kinds, "plain", id="one")
+        await clock.settle()
+    script.changed = True
+    async with z0.Runtime(z0_path, actors=[Kinds], env=script, clock=clock) as changed:
+        instance = changed.workflows.get(Kinds, "one")
+        await clock.advance("30 days")
+        status = await instance.status()
+        assert (status.status, status.error and status.error.message) == ("errored", "end")
+        assert ((await rollback_of(instance)).outcome, script.done) == ("failed", [])
+
+
+class Early(Order):
+    """Fails before it comes by its second thing, when the code has changed."""
+
+    async def run(self, event: z0.Event[None], step: z0.Step) -> None:
+        await step.do("a", lambda: 1, rollback=self.env.undo("a"))
+        if self.env.changed:
+            raise ValueError("early")
+        await step.do("b", lambda: 2, rollback=self.env.undo("b"))
+        await step.sleep("long", "30 days")
+
+
+async def test_an_instance_that_fails_before_it_has_come_by_all_that_it_did_undoes_nothing(
+    clock: VirtualClock, z0_path: Path
+) -> None:
+    script = Script()
+    async with z0.Runtime(z0_path, actors=[Early], env=script, clock=clock) as runtime:
+        await runtime.workflows.create(Early, id="one")
+        await clock.settle()
+    script.changed = True
+    async with z0.Runtime(z0_path, actors=[Early], env=script, clock=clock) as changed:
+        instance = changed.workflows.get(Early, "one")
+        await clock.advance("30 days")
+        status = await instance.status()
+        assert (status.status, status.error and status.error.message) == ("errored", "early")
+        assert ((await rollback_of(instance)).outcome, script.done) == ("failed", [])
+
+
+class Slow(Order):
+    """Waits for other things than steps beside one that waits for long."""
+
+    async def run(self, event: z0.Event[None], step: z0.Step) -> None:
+        async def branch() -> None:
+            await step.do("a", lambda: b"x" * 2_000_000, rollback=self.env.undo("a"))
+            await self.clock.sleep("2 seconds")
+            await step.do("b", lambda: 2, rollback=self.env.undo("b"))
+
+        await asyncio.gather(step.sleep("long", "30 days"), branch())
+
+
+async def test_a_body_that_waits_for_other_things_than_steps_is_given_the_time_to_come_by_all(
+    clock: VirtualClock, z0_path: Path
+) -> None:
+    script = Script()
+    async with z0.Runtime(z0_path, actors=[Slow], env=script, clock=clock) as runtime:
+        await runtime.workflows.create(Slow, id="one")
+        await clock.advance("1 minute")
+    async with z0.Runtime(z0_path, actors=[Slow], env=script, clock=clock) as second:
+        instance = second.workflows.get(Slow, "one")
+        await instance.terminate(rollback=True)
+        await clock.advance("1 minute")
+        assert script.done == ["undo b", "undo a"]
+        assert (await rollback_of(instance)).outcome == "complete"
+
+
+async def test_a_runtime_that_closes_while_handlers_are_looked_for_leaves_the_rollback_to_the_next(
+    clock: VirtualClock, z0_path: Path
+) -> None:
+    script = Script()
+    async with z0.Runtime(z0_path, actors=[Slow], env=script, clock=clock) as runtime:
+        await runtime.workflows.create(Slow, id="one")
+        await clock.advance("1 minute")
+    async with z0.Runtime(z0_path, actors=[Slow], env=script, clock=clock) as second:
+        await second.workflows.get(Slow, "one").terminate(rollback=True)
+        await clock.settle()
+        assert script.done == []
+    async with z0.Runtime(z0_path, actors=[Slow], env=script, clock=clock) as third:
+        await clock.advance("1 minute")
+        assert script.done == ["undo b", "undo a"]
+        assert (await rollback_of(third.workflows.get(Slow, "one"))).outcome == "complete"

@@ -69,8 +69,9 @@ async def terminate(workflow: Workflow, rollback: bool) -> None:
         return
     if workflow.history.rolls_back:
         return
-    run = workflow._run
-    plan = None if run is None or run.owed else plan_of(run.undos, None)  # what has not replayed all knows not all
+    run, plan = workflow._run, None
+    if run is not None and not run.owed:  # else it has not come by all that it did
+        plan = plan_of(run.undos, workflow.history, None)
     if workflow.history.paused_at is not None:
         workflow.note("workflow_resumed")
     workflow.stir()

@@ -12,7 +12,7 @@ from z0.actors.clock import Span
 from .retries import Retries
 
 if TYPE_CHECKING:
-    from .history import Record
+    from .history import History, Record
     from .options import Options
 
 
@@ -38,7 +38,11 @@ class Undo(msgspec.Struct, frozen=True):
     """What the step's own callback is annotated to return."""
 
 
-def plan_of(undos: dict[str, Undo], failed: str | None) -> list[str]:
-    """The steps to undo, in order: the one that failed, then the others, the last begun first."""
-    begun = [key for key, undo in undos.items() if undo.record.position]
-    return sorted(begun, key=lambda key: (key != failed, -undos[key].record.position))
+def plan_of(undos: dict[str, Undo], history: History, failed: str | None) -> list[str]:
+    """The steps to undo, in order: the one that failed, then the others, the last begun first.
+
+    Also those that had a handler when they were taken, and get none from today's code.
+    """
+    records = [undo.record for undo in undos.values()] + [each for each in history.records.values() if each.undo]
+    begun = {each.key: each.position for each in records if each.position}
+    return sorted(begun, key=lambda key: (key != failed, -begun[key]))
