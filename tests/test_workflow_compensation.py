@@ -304,3 +304,91 @@ async def test_a_runtime_that_closes_while_handlers_are_looked_for_leaves_the_ro
         await clock.advance("1 minute")
         assert script.done == ["undo b", "undo a"]
         assert (await rollback_of(third.workflows.get(Slow, "one"))).outcome == "complete"
+
+
+# What the body waited for
+
+
+class Approved(Order):
+    """Waits for a decision; undoing waits for another one."""
+
+    async def run(self, event: z0.Event[bool], step: z0.Step) -> str:  # type: ignore[override]
+        await step.do("charge", lambda: 1, rollback=self.refund)
+        wait = step.wait_for_event("approval", type="decision", timeout="30 days")
+        if event.payload:  # it fails beside the wait
+            await asyncio.gather(wait, step.sleep("long", "20 days"), step.do("fails", self.fails))
+        decision = await wait
+        return str(await step.do("ship", lambda: decision.payload))
+
+    def fails(self) -> None:
+        raise ValueError("fails")
+
+    async def refund(self, context: z0.RollbackContext) -> None:
+        decision = await context.wait_for_event("approve refund", type="decision", timeout="1 day")
+        self.env.done.append(f"refund approved by {decision.payload}")
+
+
+@pytest.mark.parametrize("fails", [True, False])
+@pytest.mark.parametrize("after_a_crash", [True, False])
+async def test_what_the_body_waited_for_takes_no_event_and_no_time_from_what_undoes_it(
+    clock: VirtualClock, z0_path: Path, fails: bool, after_a_crash: bool
+) -> None:
+    script = Script()
+    async with z0.Runtime(z0_path, actors=[Approved], env=script, clock=clock) as runtime:
+        instance = await runtime.workflows.create(Approved, fails, id="one")
+        await clock.settle()
+        if not fails:
+            await instance.terminate(rollback=True)
+            await clock.settle()
+        if after_a_crash:
+            await crash(runtime)
+    async with z0.Runtime(z0_path, actors=[Approved], env=script, clock=clock) as second:
+        instance = second.workflows.get(Approved, "one")
+        await clock.settle()
+        status = await instance.status()
+        assert [wait.partition(": ")[0] for wait in status.waiting_for] == [
+            "rollback:do:charge%231#1/wait:approve refund#1"
+        ]
+        assert [(step.kind, step.status) for step in await instance.steps() if step.status != "complete"] == [
+            ("wait", "given up"), *([("sleep", "given up"), ("do", "errored")] if fails else []),
+            ("rollback", "running"), ("wait", "waiting"),
+        ]  # fmt: skip
+        await instance.send_event("decision", "bob")
+        await clock.settle()
+        assert script.done == ["refund approved by bob"]
+        assert (await rollback_of(instance)).outcome == "complete"
+        assert "given up" in {step.status for step in await instance.steps()}
+
+
+async def test_a_wait_that_was_given_up_for_a_rollback_waits_again_after_a_restart_behind_it(
+    clock: VirtualClock, z0_path: Path
+) -> None:
+    class Beside(z0.Workflow):
+        """Waits beside a step that may fail, and that alone is undone."""
+
+        retries = z0.Retries(limit=0)
+        env: Script
+
+        async def run(self, event: z0.Event[None], step: z0.Step) -> str:
+            wait = step.wait_for_event("approval", type="decision", timeout="30 days")
+            decision, _ = await asyncio.gather(wait, step.do("fails", self.fails, rollback=self.env.undo("fails")))
+            return str(decision.payload)
+
+        def fails(self) -> None:
+            if not self.env.changed:
+                raise ValueError("fails")
+
+    script = Script()
+    async with z0.Runtime(z0_path, actors=[Beside], env=script, clock=clock) as runtime:
+        instance = await runtime.workflows.create(Beside, id="one")
+        await clock.settle()
+        assert (script.done, (await instance.status()).status) == (["undo fails"], "errored")
+        script.changed = True
+        await instance.restart(from_step="fails")
+        await clock.settle()
+        assert {step.name: step.status for step in await instance.steps()} == {
+            "approval": "waiting", "fails": "complete",
+        }  # fmt: skip
+        await instance.send_event("decision", "bob")
+        await clock.settle()
+        assert await instance.result() == "bob"

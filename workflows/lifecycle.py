@@ -63,6 +63,8 @@ class Undoing(msgspec.Struct):
     """The steps whose handlers have failed."""
     failure: Failure | None = None
     """What the first of these failed with."""
+    waits: list[str] = []
+    """The steps of the body that waited when it began. Nobody waits for them while all is undone."""
 
 
 def undo_key(step: str) -> str:
@@ -107,6 +109,9 @@ def _resumed(history: History, entry: Entry) -> None:
 def _restarted(history: History, entry: Entry) -> None:
     """A step and all that was begun after it are as if they had never been."""
     history.run = entry.detail["run"]
+    if history.rollback is not None:
+        waits = [history.records[key] for key in history.rollback.waits if key in history.records]
+        history.open |= {record.key: record for record in waits if not record.done}
     history.end = history.rollback = history.diverged = None
     history.started = not history.limited
     history.paused, history.paused_at = False, None
@@ -185,7 +190,9 @@ def _rollback_started(history: History, entry: Entry) -> None:
         plan=entry.detail["plan"],
         error=None if error is None else msgspec.convert(error, Failure),
         step=entry.step,
+        waits=list(history.open),
     )
+    history.open.clear()
     orphan(history, list(history.records), rollback=True)
 
 
