@@ -392,3 +392,48 @@ async def test_a_wait_that_was_given_up_for_a_rollback_waits_again_after_a_resta
         await instance.send_event("decision", "bob")
         await clock.settle()
         assert await instance.result() == "bob"
+
+
+# Limits
+
+
+class Exhausted(Order):
+    """Takes longer than it may."""
+
+    execution_max = "1 hour"
+    timeout = None
+
+    async def run(self, event: z0.Event[None], step: z0.Step) -> None:
+        await step.do("a", lambda: 1, rollback=self.undo_a)
+        await step.do("takes long", self.takes_long)
+        await step.do("c", lambda: 3)
+
+    async def takes_long(self) -> None:
+        await self.clock.sleep("2 hours")
+
+    async def undo_a(self, context: z0.RollbackContext) -> None:
+        await context.do("refund", self.env.undo("a"))
+
+
+class Endless(Exhausted):
+    """Takes more steps than it may."""
+
+    execution_max = "1 year"
+    steps_max = 3
+
+    async def run(self, event: z0.Event[None], step: z0.Step) -> None:
+        for number in range(10):
+            await step.do("a" if number == 0 else "more", lambda: 1, rollback=None if number else self.undo_a)
+
+
+@pytest.mark.parametrize("cls", [Exhausted, Endless])
+async def test_an_instance_that_has_come_to_a_limit_is_undone_nevertheless(
+    clock: VirtualClock, z0_path: Path, cls: type[Order]
+) -> None:
+    script = Script()
+    async with z0.Runtime(z0_path, actors=[cls], env=script, clock=clock) as runtime:
+        instance = await runtime.workflows.create(cls, id="one")
+        await clock.advance("3 hours")
+        status = await instance.status()
+        assert (status.status, status.error and status.error.type.rpartition(":")[2]) == ("errored", "LimitExceeded")
+        assert ((await rollback_of(instance)).outcome, script.done) == ("complete", ["undo a"])

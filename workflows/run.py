@@ -57,7 +57,8 @@ class Run(Answers):
         """The steps that were not begun, because the run is a dry one."""
         self.workflow = workflow
         self.usual = Options.of(workflow, None, UNSET)  # for steps that do not say otherwise
-        self.execution_us = workflow.execution_us
+        self.undoes = undoes
+        self.execution_us = float("inf") if undoes else workflow.execution_us  # what is to be undone is, at any limit
         self.traced = is_traced(workflow._services.tracer)
         self.host = workflow._z0_host
         self.history = workflow.history
@@ -159,7 +160,7 @@ class Run(Answers):
             self.passed(record.key)
             await self.park(Record(f"{record.key} is not begun", 0))
         if record.position == 0:
-            if record.kind == "do":
+            if record.kind == "do" and not self.undoes:
                 self.workflow.check_steps(self._steps)
                 self._steps += 1
             self.place(record)
