@@ -22,6 +22,7 @@ class Script:
     def __init__(self) -> None:
         self.done: list[str] = []
         self.changed = False
+        self.slow = False
 
     def undo(self, name: str) -> Callable[[], None]:
         return lambda: self.done.append(f"undo {name}")
@@ -437,3 +438,92 @@ async def test_an_instance_that_has_come_to_a_limit_is_undone_nevertheless(
         status = await instance.status()
         assert (status.status, status.error and status.error.type.rpartition(":")[2]) == ("errored", "LimitExceeded")
         assert ((await rollback_of(instance)).outcome, script.done) == ("complete", ["undo a"])
+
+
+# Beginning anew behind what was undone
+
+
+class Shop(Order):
+    """Charges and ships; cannot ship until the script has changed."""
+
+    async def run(self, event: z0.Event[None], step: z0.Step) -> str:  # type: ignore[override]
+        await step.do("reserve", lambda: self.env.done.append("reserve"))
+        await step.do("charge", lambda: self.env.done.append("charge"), rollback=self.refund)
+        await step.do("pack", lambda: self.env.done.append("pack"), rollback=self.env.undo("pack"))
+        await step.do("ship", self.ship)
+        return "shipped"
+
+    async def refund(self) -> None:
+        if self.env.slow:
+            await self.clock.sleep("1 hour")
+        self.env.done.append("refund")
+
+    def ship(self) -> None:
+        if not self.env.changed:
+            raise ValueError("no stock")
+        self.env.done.append("ship")
+
+
+async def test_nothing_begins_anew_behind_a_step_that_was_undone(clock: VirtualClock, z0_path: Path) -> None:
+    script = Script()
+    async with z0.Runtime(z0_path, actors=[Shop], env=script, clock=clock) as runtime:
+        instance = await runtime.workflows.create(Shop, id="one")
+        await clock.settle()
+        assert script.done == ["reserve", "charge", "pack", "undo pack", "refund"]
+        script.changed = True
+        advice = "'charge', which comes before, was undone, so restart it from there, or from a step before it"
+        with pytest.raises(z0.WrongStatus, match=f"restarting it from 'ship' is not possible; {advice}"):
+            await instance.restart(from_step="ship")
+        with pytest.raises(z0.WrongStatus, match="so fork it from there"):
+            await instance.fork("pack", "two")
+        script.done.clear()
+        fork = await instance.fork("charge", "two")
+        assert await fork.result() == "shipped"
+        assert script.done == ["charge", "pack", "ship"]
+        script.done.clear()
+        await instance.restart(from_step="reserve")
+        assert await instance.result() == "shipped"
+        assert script.done == ["reserve", "charge", "pack", "ship"]
+        await instance.restart(from_step="ship")
+        assert await instance.result() == "shipped"
+
+
+@pytest.mark.parametrize("terminated", [True, False])
+async def test_nothing_begins_anew_behind_a_step_that_may_have_been_undone_in_part(
+    clock: VirtualClock, z0_path: Path, terminated: bool
+) -> None:
+    script = Script()
+    script.slow = True
+    async with z0.Runtime(z0_path, actors=[Shop], env=script, clock=clock) as runtime:
+        instance = await runtime.workflows.create(Shop, id="one")
+        await clock.advance("1 minute")
+        assert script.done[-1] == "undo pack"
+        if terminated:  # while the handler runs
+            await instance.terminate()
+        script.changed = True
+        with pytest.raises(z0.WrongStatus, match="'charge', which comes before, was undone"):
+            await instance.restart(from_step="pack")
+        await instance.restart(from_step="charge")
+        assert await instance.result() == "shipped"
+
+
+async def test_a_step_that_was_not_undone_since_one_before_could_not_be_may_be_restarted_from(
+    clock: VirtualClock, z0_path: Path
+) -> None:
+    class Stuck(Shop):
+        async def run(self, event: z0.Event[None], step: z0.Step) -> str:  # type: ignore[override]
+            await step.do("charge", lambda: 1, rollback=self.env.undo("charge"))
+            await step.do("ship", self.ship, rollback=self.cannot)
+            return "shipped"
+
+        def cannot(self) -> None:
+            raise KeyError("cannot")
+
+    script = Script()
+    async with z0.Runtime(z0_path, actors=[Stuck], env=script, clock=clock) as runtime:
+        instance = await runtime.workflows.create(Stuck, id="one")
+        await clock.settle()
+        assert ((await rollback_of(instance)).outcome, script.done) == ("failed", [])
+        script.changed = True
+        await instance.restart(from_step="ship")
+        assert await instance.result() == "shipped"

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 Outcome = Literal["running", "complete", "failed"]
 EVENT_IDS_KEPT = 1_000
+TERMINATED = "z0:Terminated"
+"""Says in the place of an error's type that a rollback was ended by somebody."""
 _KEPT = ("origin", "groups", "priority", "trace", "schedule")  # of the first run's creation, by all that follow
 
 
