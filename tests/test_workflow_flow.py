@@ -226,17 +226,23 @@ async def test_a_queue_survives_a_restart(clock: VirtualClock) -> None:
             assert await again.workflows.get(Settled, "soon").result("1 second") == {"customer": "a"}
 
 
-async def crash_in_the_queue(point: Any, nth: int) -> bool:
+async def crash_in_the_queue(point: Any, nth: int, paused: str | None = None) -> bool:
     """Crash at that commit, go on, and see that all had the slot, one at a time; whether it came to that commit."""
     clock, done = VirtualClock(), list[str]()
     async with temporary_runtime(memory=True, clock=clock, actors=CLASSES, env=done) as runtime:
         with fault(runtime, point, nth=nth) as struck, suppress(z0.Z0Error):
             for n in range(3):
                 await runtime.workflows.create(One, id=f"{n}")
+            if paused is not None:
+                await runtime.workflows.get(One, paused).pause()
+                await clock.advance("90 minutes")
+                await runtime.workflows.get(One, paused).resume()
             await clock.advance("3 hours")
         await crash(runtime)
         async with z0.Runtime(runtime.path, clock=clock, actors=CLASSES, env=done) as again:
             await again.workflows.create_batch(One, [{"id": f"{n}"} for n in range(3)])
+            with suppress(z0.WrongStatus):  # when it was not paused, or was resumed
+                await again.workflows.get(One, paused or "0").resume()
             await clock.advance("8 hours")
             assert await again.workflows.counts(One) == {"complete": 3}, done
             assert await again.workflows.queue(One) == []
@@ -248,11 +254,14 @@ async def crash_in_the_queue(point: Any, nth: int) -> bool:
 
 
 @pytest.mark.proof
+@pytest.mark.parametrize("paused", [None, "1"])
 @pytest.mark.parametrize("point", ["crash-before-commit", "crash-after-commit"])
-async def test_wherever_a_crash_comes_no_slot_is_lost_and_none_is_given_twice(point: Any, proof: Proof) -> None:
+async def test_wherever_a_crash_comes_no_slot_is_lost_and_none_is_given_twice(
+    point: Any, paused: str | None, proof: Proof
+) -> None:
     for nth in range(1, 100, 1 if proof.amount != "quick" else 8):
         proof.count("crashes")
-        if not await crash_in_the_queue(point, nth):
+        if not await crash_in_the_queue(point, nth, paused):
             break
     assert 10 < nth < 99
 
@@ -332,3 +341,58 @@ def test_no_group_is_ever_over_its_limit_and_nobody_waits_who_need_not(
         slots = taken(members)
         assert all(count <= rules[number].limit for (number, _), count in slots.items())
         assert all(fits(each, rules, slots) is not None for each in members if each.state == "waiting")
+
+
+async def test_a_queued_instance_that_is_paused_lets_the_next_one_in_and_queues_again_when_it_is_resumed(
+    clock: VirtualClock,
+) -> None:
+    done: list[str] = []
+    async with temporary_runtime(memory=True, clock=clock, actors=CLASSES, env=done) as runtime:
+        for id in "abcd":
+            await runtime.workflows.create(One, id=id)
+        paused = runtime.workflows.get(One, "b")
+        await paused.pause()
+        await clock.advance("90 minutes")
+        assert done == ["+a", "-a", "+c"]
+        assert [each.id for each in await runtime.workflows.queue(One)] == ["c", "d"]
+        assert (await paused.status()).status == "paused"
+        await paused.resume()
+        await clock.settle()
+        assert (await paused.status()).status == "queued"
+        assert [each.id for each in await runtime.workflows.queue(One)] == ["c", "d", "b"]
+        await clock.advance("10 hours")
+        assert done == ["+a", "-a", "+c", "-c", "+d", "-d", "+b", "-b"]
+
+
+async def test_a_queued_instance_that_is_resumed_before_its_turn_keeps_its_place(clock: VirtualClock) -> None:
+    done: list[str] = []
+    async with temporary_runtime(memory=True, clock=clock, actors=CLASSES, env=done) as runtime:
+        for id in "abc":
+            await runtime.workflows.create(One, id=id)
+        await clock.settle()
+        await runtime.workflows.get(One, "b").pause()
+        await clock.advance("30 minutes")
+        await runtime.workflows.get(One, "b").resume()
+        await clock.settle()
+        assert [each.id for each in await runtime.workflows.queue(One)] == ["a", "b", "c"]
+        await clock.advance("10 hours")
+        assert done == ["+a", "-a", "+b", "-b", "+c", "-c"]
+
+
+async def test_an_instance_that_is_paused_before_it_asks_for_a_slot_asks_when_it_is_resumed(
+    clock: VirtualClock,
+) -> None:
+    done: list[str] = []
+    async with temporary_runtime(memory=True, clock=clock, actors=CLASSES, env=done) as runtime:
+        instance = await runtime.workflows.create(One, id="a")
+        await instance.pause()
+        await clock.advance("1 hour")
+        assert (done, await runtime.workflows.queue(One)) == ([], [])
+        await instance.resume()
+        await clock.advance("2 hours")
+        assert done == ["+a", "-a"]
+        ended = await runtime.workflows.create(One, id="b")
+        await ended.pause()
+        await ended.terminate(rollback=True)
+        await clock.advance("1 hour")
+        assert (done, await runtime.workflows.queue(One)) == (["+a", "-a"], [])

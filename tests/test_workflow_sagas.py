@@ -407,8 +407,8 @@ async def test_steps_that_are_undone_in_another_order_or_not_at_all_would_be_fou
         assert await balance(runtime, "a") + await balance(runtime, "b") == 0
         assert await balance(runtime, "a") == 0
 
-    async def forgets(workflow: z0.Workflow) -> dict[str, Any]:
-        return {}
+    async def forgets(workflow: z0.Workflow) -> tuple[dict[str, Any], None]:
+        return {}, None
 
     monkeypatch.setattr("z0.workflows.saga._recall", forgets)  # handlers are not found again after a crash
     with pytest.raises(AssertionError):

@@ -20,7 +20,7 @@ from .branch import is_lost
 from .errors import NonDeterminismError, NonRetryableError, StepInterrupted, StepTimeout, Suspended
 from .failure import failure_of
 from .history import Record
-from .journal import Event
+from .journal import UNDOABLE, Event
 from .keys import SentKeys
 from .options import Options
 from .place import INSIDE
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .workflow import Workflow
 
 _ANSWER_SECONDS = 5.0  # that a function may take to say when to try again, or whether to
+_PLAIN: dict[str, Any] = {}
 _FINAL = (NonRetryableError, NonDeterminismError, InvalidValue, LimitExceeded)
 
 
@@ -44,7 +45,7 @@ class Attempts:
 
     __slots__ = (
         "_fn", "_limit", "_made", "_name", "_options", "_record", "_run", "_settings", "_slept", "_started", "_steps",
-        "_took", "_waiting", "tasks",
+        "_took", "_waiting", "noted", "tasks",
     )  # fmt: skip
 
     def __init__(
@@ -64,6 +65,8 @@ class Attempts:
         self._slept = False
         self._started: int | None = None
         self._took: float | None = None
+        self.noted = UNDOABLE if record.key in run.undos else _PLAIN
+        """What all entries on the step say of it."""
         self.tasks: set[asyncio.Task[Any]] = set()
         """Tasks of the callback that take steps."""
 
@@ -139,7 +142,7 @@ class Attempts:
         if workflow.cut_off:
             await cut_offs.count(workflow, record.key, attempt)
         if self._options.at_most_once:
-            workflow.note(self.event("attempt_started"), record, attempt=attempt, settings=self._settings)
+            workflow.note(self.event("attempt_started"), record, attempt=attempt, settings=self._settings, **self.noted)
             await run.host.durable()
         self._took, self._slept = None, False
         # What it sends without an idempotency key gets one, which is the same in every attempt.
@@ -169,7 +172,7 @@ class Attempts:
 
     def _detail(self) -> dict[str, Any]:
         """What the journal is to know of an attempt beside its result."""
-        detail: dict[str, Any] = {}
+        detail = dict(self.noted)
         if self._took is not None:
             detail["took"] = to_us(self._took)
         if self._options.sensitive:

@@ -38,9 +38,10 @@ class Bounded(Entity):
     blob_bytes: ClassVar[int] = 64 * 1024 * 1024
     """Of one step's result, at most."""
     steps_max: ClassVar[int | None] = 1_000
-    """Calls of `do` that one instance may make."""
+    """Calls of `do` that one instance may make; what undoes its steps may make more."""
     execution_max: ClassVar[Span | None] = "30 days"
-    """That the attempts of an instance may take, all together; time asleep, waiting or paused does not count."""
+    """That the attempts of an instance may take, all together; time asleep, waiting or paused does not count,
+    and what undoes its steps may take more."""
     recoveries_max: ClassVar[int | None] = 100
     """How often in a row the same attempt may be begun again because its process ended; then the instance is paused."""
     sleep_max: ClassVar[Span] = "365 days"

@@ -16,6 +16,7 @@ from z0.actors.gates import pass_once
 
 from .branch import BRANCH, Branch
 from .failure import decides
+from .journal import UNDOABLE
 from .keys import is_below
 from .place import end_all, last_position, seen
 from .progress import one_of
@@ -130,7 +131,7 @@ class Branches:
         for undo in list(run.undos.values()):  # what must be undone should be known to have been begun
             cut_off = undo.record.position and undo.record.key not in run.history.records
             if cut_off and any(is_below(undo.record.key, self._branches[index].key) for index in lost):
-                run.workflow.note("step_started", undo.record)
+                run.workflow.note("step_started", undo.record, **UNDOABLE)
         verdict = Verdict(decided, lost, len(self._tasks))
         value = stored(msgspec.to_builtins(verdict), self._record.key, 2**20)
         run.workflow.note("value_recorded", self._record, value, closed=self._under_way(lost))

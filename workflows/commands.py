@@ -12,8 +12,8 @@ from .errors import InstanceExists, StepNotFound, WrongStatus
 from .fork import entries_before
 from .journal import Entry, Event
 from .keys import kind_of, name_of
-from .lifecycle import Origin, continued
-from .rollback import plan_of
+from .lifecycle import TERMINATED, Origin, continued
+from .rollback import plan_of, undone_before
 
 if TYPE_CHECKING:
     from .history import Record
@@ -69,8 +69,9 @@ async def terminate(workflow: Workflow, rollback: bool) -> None:
         return
     if workflow.history.rolls_back:
         return
-    run = workflow._run
-    plan = None if run is None else plan_of(run.undos, None)
+    run, plan = workflow._run, None
+    if run is not None and not run.owed:  # else it has not come by all that it did
+        plan = plan_of(run.undos, workflow.history, None)
     if workflow.history.paused_at is not None:
         workflow.note("workflow_resumed")
     workflow.stir()
@@ -82,7 +83,7 @@ async def terminate(workflow: Workflow, rollback: bool) -> None:
 
 def _terminate_now(workflow: Workflow, detail: dict[str, Any]) -> None:
     if workflow.history.rolls_back:
-        workflow.note("rollback_errored", error={"type": "z0:Terminated", "message": "the instance was terminated"})
+        workflow.note("rollback_errored", error={"type": TERMINATED, "message": "the instance was terminated"})
     workflow.note_end("workflow_terminated", None, detail)
     workflow.leave_run()
     kin.see_to(workflow)
@@ -151,10 +152,21 @@ async def abandon(workflow: Workflow, reason: str) -> None:
 
 
 async def restart(workflow: Workflow, from_step: str | None) -> None:
-    """Run it anew, from its beginning or from a step. Raises InstanceNotFound, StepNotFound."""
+    """Run it anew, from its beginning or from a step. Raises InstanceNotFound, StepNotFound, WrongStatus."""
     workflow.check_exists()
-    target = None if from_step is None else _found(workflow, from_step).key
+    target = None if from_step is None else _from(workflow, from_step, "restarting it", "restart it").key
     _begin_anew(workflow, "workflow_restarted", target, {"run": workflow.history.run + 1})
+
+
+def _from(workflow: Workflow, step: str, asked: str, instead: str) -> Record:
+    """The step to begin anew from, when all that it would find done has not been undone."""
+    record = _found(workflow, step)
+    gone = undone_before(workflow.history, record)
+    if gone is not None:
+        name = name_of(gone.key)
+        instead = f"{name!r}, which comes before, was undone, so {instead} from there, or from a step before it"
+        raise WrongStatus(workflow.address, "rolled back", f"{asked} from {step!r}", instead)
+    return record
 
 
 def _found(workflow: Workflow, step: str) -> Record:
@@ -188,13 +200,13 @@ def _copy(workflow: Workflow, entry: Entry, detail: dict[str, Any]) -> Entry:
 async def fork_from(workflow: Workflow, from_step: str) -> tuple[bytes, dict[str, Any], list[Entry]]:
     """The payload, the groups, and the entries that another instance begins with.
 
-    Raises InstanceNotFound, StepNotFound.
+    Raises InstanceNotFound, StepNotFound, WrongStatus.
     """
     workflow.check_exists()
     created = workflow.history.created
     assert created is not None
     groups: dict[str, Any] = {name: created.detail[name] for name in ("groups", "priority") if name in created.detail}
-    entries = entries_before(workflow.history, _found(workflow, from_step))
+    entries = entries_before(workflow.history, _from(workflow, from_step, "forking it", "fork it"))
     for number, entry in enumerate(entries):
         if (blob := entry.detail.pop("blob", None)) is not None:
             entries[number] = msgspec.structs.replace(entry, value=await workflow.kept(blob))

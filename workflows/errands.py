@@ -34,7 +34,7 @@ log = logging.getLogger("z0.workflows")
 
 ALARM = "z0.errands"
 _BEGINNINGS = frozenset({"workflow_queued", "workflow_retried", "workflow_restarted"})
-_OWING = _BEGINNINGS | ENDS.keys() | {"alert_raised"}
+_OWING = _BEGINNINGS | ENDS.keys() | {"alert_raised", "workflow_resumed"}
 _SHORTEST, _LONGEST = 2_000_000, 1_024_000_000  # microseconds between two tries
 
 Errand = Callable[["Workflow", Entry], Awaitable[None]]
@@ -50,6 +50,8 @@ def owed_by(workflow: Workflow, event: str, detail: dict[str, Any]) -> list[str]
     limited = "groups" in (detail if created is None else created.detail)
     if event in _BEGINNINGS:
         return ["take_slot"] if limited else []
+    if event == "workflow_resumed":
+        return ["take_slot"] if limited and workflow.history.queued else []
     owed = ["give_slot_back"] if limited else []
     if event == "workflow_errored":
         if type(workflow).on_failure.__qualname__ != "Workflow.on_failure":
@@ -155,10 +157,11 @@ async def _tell_failure(workflow: Workflow, entry: Entry) -> None:
 
 async def _take_slot(workflow: Workflow, entry: Entry) -> None:
     created = workflow.history.created
-    if created is None or not workflow.history.queued:
+    if created is None or not workflow.history.queued or workflow.history.paused_at is not None:
         return
     tenant, groups = workflow._z0_host.address.tenant, created.detail["groups"]
-    await _turnstile(workflow).z0_join(tenant, workflow.id, groups, created.detail["priority"], entry.seq)
+    priority, keeps = created.detail["priority"], entry.event == "workflow_resumed"
+    await _turnstile(workflow).z0_join(tenant, workflow.id, groups, priority, entry.seq, keeps)
 
 
 async def _give_slot_back(workflow: Workflow, entry: Entry) -> None:

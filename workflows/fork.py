@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from .history import History, Record
-from .journal import Entry, Event
+from .journal import UNDOABLE, Entry, Event
 from .keys import around, kind_of
 
 _DONE: dict[str, Event] = {
@@ -59,4 +59,6 @@ def _entry(kind: str, record: Record) -> Entry:
         detail["blob"] = record.blob
     if record.sensitive:
         detail["sensitive"] = True
+    if record.undo:
+        detail |= UNDOABLE
     return Entry(0, 0, event, record.key, record.attempts or None, record.position, None, record.value, detail)

@@ -51,6 +51,8 @@ class Record(msgspec.Struct):
     """Where the result is kept, when it is too big for a row."""
     sensitive: bool = False
     """Readers are not shown the result."""
+    undo: bool = False
+    """It had a rollback handler when it was taken."""
     past: bool = False
     """It stands in an attempt that failed: the next one need not come by here."""
     given_up: GivenUp | None = None

@@ -128,14 +128,16 @@ class Instance(Generic[W]):
         """Run it anew, whatever has become of it: from its beginning, or from a step, keeping what was before that.
 
         `from_step`: a name ("charge", "charge#2": the second of that name), or a key of the journal. What it sends has
-        other idempotency keys than before. Events that were taken since may be taken again. Raises StepNotFound.
+        other idempotency keys than before. Events that were taken since may be taken again. Raises StepNotFound, and
+        WrongStatus when a step before it was undone.
         """
         await self._found().z0_restart(from_step)
 
     async def fork(self, from_step: str, id: str) -> Instance[W]:
         """Create another instance that begins with what this one had done before the step.
 
-        Events that nobody took are not copied. Raises StepNotFound, InstanceExists, InvalidName.
+        Events that nobody took are not copied. Raises StepNotFound, InstanceExists, InvalidName, and WrongStatus when
+        a step before it was undone.
         """
         new = Instance(self._node, self.cls, self._address.tenant, check_id(id))
         payload, detail, entries = await self._found().z0_fork_from(from_step)

@@ -84,6 +84,9 @@ _COLUMNS = "seq, at, event, step, attempt, position, started, value, detail"
 ENTRIES = f"SELECT {_COLUMNS} FROM z0_journal{_LIVING} ORDER BY seq"
 ENTRIES_AFTER = f"SELECT {_COLUMNS} FROM z0_journal{_LIVING} AND seq > ? ORDER BY seq LIMIT ?"
 
+UNDOABLE: dict[str, Any] = {"undo": True}
+"""Detail of a step's entries: it has a rollback handler."""
+
 _json = msgspec.json.Encoder().encode
 _plain = msgspec.json.Decoder(dict[str, Any]).decode
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 Outcome = Literal["running", "complete", "failed"]
 EVENT_IDS_KEPT = 1_000
+TERMINATED = "z0:Terminated"
+"""Says in the place of an error's type that a rollback was ended by somebody."""
 _KEPT = ("origin", "groups", "priority", "trace", "schedule")  # of the first run's creation, by all that follow
 
 
@@ -64,6 +66,8 @@ class Undoing(msgspec.Struct):
     """The steps whose handlers have failed."""
     failure: Failure | None = None
     """What the first of these failed with."""
+    waits: list[str] = []
+    """The steps of the body that waited when it began. Nobody waits for them while all is undone."""
 
 
 def undo_key(step: str) -> str:
@@ -108,6 +112,9 @@ def _resumed(history: History, entry: Entry) -> None:
 def _restarted(history: History, entry: Entry) -> None:
     """A step and all that was begun after it are as if they had never been."""
     history.run = entry.detail["run"]
+    if history.rollback is not None:
+        waits = [history.records[key] for key in history.rollback.waits if key in history.records]
+        history.open |= {record.key: record for record in waits if not record.done}
     history.end = history.rollback = history.diverged = None
     history.started = not history.limited
     history.again = max(history.again, entry.detail.get("again", 0))
@@ -188,7 +195,9 @@ def _rollback_started(history: History, entry: Entry) -> None:
         plan=entry.detail["plan"],
         error=None if error is None else msgspec.convert(error, Failure),
         step=entry.step,
+        waits=list(history.open),
     )
+    history.open.clear()
     orphan(history, list(history.records), rollback=True)
 
 

@@ -32,8 +32,10 @@ async def create(workflow: Workflow, payload: bytes, detail: dict[str, Any]) -> 
 
 
 async def start(workflow: Workflow, ticket: int) -> bool:
-    """There is a slot for it; whether it holds it."""
+    """There is a slot for it; whether it holds it: one that is paused lets others have it until it is resumed."""
     if workflow.history.queued:
+        if workflow.history.paused_at is not None:
+            return False
         workflow.stir()
         workflow.begin()
     return workflow.history.started and workflow.history.end is None

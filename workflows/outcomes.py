@@ -18,7 +18,14 @@ if TYPE_CHECKING:
 
 
 def _step_started(history: History, entry: Entry) -> None:
-    history.record(entry).settings = _settings(entry)
+    record = history.record(entry)
+    record.settings = _settings(entry)
+    _undo(record, entry)
+
+
+def _undo(record: Record, entry: Entry) -> None:
+    if "undo" in entry.detail:
+        record.undo = True
 
 
 def _step_completed(history: History, entry: Entry) -> None:
@@ -26,6 +33,7 @@ def _step_completed(history: History, entry: Entry) -> None:
     record.done, record.value, record.failure, record.begun = True, entry.value, None, False
     record.attempts, detail = entry.attempt or 0, entry.detail
     record.blob, record.sensitive = detail.get("blob"), bool(detail.get("sensitive"))
+    _undo(record, entry)
     _took(history, entry)
     history.shut(record)
     if history.inside:
@@ -55,6 +63,7 @@ def _failed(history: History, entry: Entry) -> Record:
     record = history.record(entry)
     record.attempts, record.begun = entry.attempt or 0, False
     record.failure = msgspec.convert(entry.detail["error"], Failure) if "error" in entry.detail else None
+    _undo(record, entry)
     _took(history, entry)
     history.shut(record)
     return record
@@ -69,6 +78,7 @@ def _step_errored(history: History, entry: Entry) -> None:
 def _attempt_started(history: History, entry: Entry) -> None:
     record = history.record(entry)
     record.begun, record.settings = True, _settings(entry)
+    _undo(record, entry)
 
 
 def _attempt_errored(history: History, entry: Entry) -> None:

@@ -211,7 +211,7 @@ class StepInfo(msgspec.Struct, frozen=True, kw_only=True):
     position: int | None
     """In which order it was begun."""
     status: str
-    """"running", "waiting", "complete" or "errored"."""
+    """"running", "waiting", "complete", "errored", or "given up": the instance has ended, or is undone, without it."""
     begun: datetime
     ended: datetime | None = None
     output: Any = None
@@ -242,7 +242,11 @@ def steps_of(entries: Iterable[Entry], read: Read | None = None) -> list[StepInf
     """All steps, in the order in which they were begun; `read`: of results that are kept in files, by their names."""
     found: dict[str, StepInfo] = {}
     events: dict[int, Entry] = {}
+    ended = undoes = False
     for entry in entries:
+        if entry.event.startswith(GOING):
+            ended = entry.event in ENDS
+            undoes = (undoes or entry.event == "rollback_started") and entry.event not in _ANEW
         if entry.event == "event_received":
             events[entry.seq] = entry
         if entry.event in _ANEW:  # what was done from the step on is as if it had never been
@@ -263,6 +267,9 @@ def steps_of(entries: Iterable[Entry], read: Read | None = None) -> list[StepInf
                 begun=datetime_of(entry.started or entry.at),
             )
         found[entry.step] = _after(info, entry, events, read)
+    for key, info in found.items():
+        if info.status in ("running", "waiting") and (ended or (undoes and not key.startswith("rollback:"))):
+            found[key] = msgspec.structs.replace(info, status="given up")
     return sorted(found.values(), key=lambda info: info.position or 0)
 
 

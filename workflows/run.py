@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -22,9 +22,9 @@ from z0.actors.clock import Timer
 from z0.actors.errors import Aborted
 from z0.actors.gates import pass_once
 
+from .answers import Answers
 from .branch import is_lost
 from .errors import NonDeterminismError, NonRetryableError, Suspended
-from .failure import error_of
 from .gating import Gating
 from .history import Record
 from .keys import Kind, callback_of, check_step_name, is_below, key_of
@@ -33,7 +33,6 @@ from .place import GATED, INSIDE, LAST, end_all
 from .progress import is_stuck
 from .rollback import Undo
 from .tracing import is_traced
-from .values import loaded, returned_by
 
 if TYPE_CHECKING:
     from .workflow import Workflow
@@ -43,7 +42,7 @@ _QUIET_PASSES = 8  # turns of the loop without a step asked for, after which the
 _PATIENCE = 10  # seconds that it is given when that cannot be seen
 
 
-class Run:
+class Run(Answers):
     """The body of one instance, under way."""
 
     def __init__(self, workflow: Workflow, *, recalls: bool = False, undoes: bool = False, dry: bool = False) -> None:
@@ -57,7 +56,8 @@ class Run:
         """The steps that were not begun, because the run is a dry one."""
         self.workflow = workflow
         self.usual = Options.of(workflow, None, UNSET)  # for steps that do not say otherwise
-        self.execution_us = workflow.execution_us
+        self.undoes = undoes
+        self.execution_us = float("inf") if undoes else workflow.execution_us  # what is to be undone is, at any limit
         self.traced = is_traced(workflow._services.tracer)
         self.host = workflow._z0_host
         self.history = workflow.history
@@ -66,6 +66,8 @@ class Run:
         """The runtime is closing, so that a step was not begun."""
         self.diverged: NonDeterminismError | None = None
         self.task: asyncio.Task[Any] | None = None
+        self.body: asyncio.Task[Any] | None = None
+        """The body's own task, where that is not the run's."""
         self.undos: dict[str, Undo] = {}
         """What undoes the steps that were begun, by their keys."""
         self.recalled: asyncio.Future[None] | None = asyncio.get_running_loop().create_future() if recalls else None
@@ -126,7 +128,7 @@ class Run:
         if not self.owed:
             return
         self.owed.discard(record.key)
-        if record.done:
+        if record.done or self.recalled is not None:  # a callback that did not end is not recalled
             self.passed(record.key)
         self._release()
         if not self.owed and self.history.diverged is not None and not self.dry:
@@ -158,7 +160,7 @@ class Run:
             self.passed(record.key)
             await self.park(Record(f"{record.key} is not begun", 0))
         if record.position == 0:
-            if record.kind == "do":
+            if record.kind == "do" and not self.undoes:
                 self.workflow.check_steps(self._steps)
                 self._steps += 1
             self.place(record)
@@ -202,18 +204,23 @@ class Run:
 
     async def check_end(self) -> None:
         """Make sure that the body did all that its journal has. Raises NonDeterminismError."""
-        for _ in range(_QUIET_PASSES):  # tasks that it has left behind may be about to
+        await self.left_behind()
+        self.check_done()
+
+    async def left_behind(self) -> None:
+        """Give tasks that the body has left behind the time to ask for what the journal has."""
+        for _ in range(_QUIET_PASSES):
             if not self.owed:
                 break
             await pass_once()
-        self.check_done()
 
     def check_done(self) -> None:
         """As `check_end`, of what it did so far."""
         if self.diverged is not None:
             raise self.diverged
         if self.owed:
-            self.diverge("the end of run()")
+            new = (key for key, _ in self._held if key not in self.history.records)
+            self.diverge(next(new, "the end of run()"))
 
     def failed_last(self) -> list[str]:
         """The steps of the body that failed without its having asked for another since."""
@@ -280,10 +287,10 @@ class Run:
         if passes:
             asyncio.get_running_loop().call_soon(self._pass, asked, passes - 1, patience)
             return
-        if self.recalled is not None:
+        if self.recalled is not None and not (self._held and self.owed):
             self._looking = False
-            if self._held and not self.recalled.done():
-                self.recalled.set_result(None)
+            if self._held:
+                self._is_recalled()
             return
         if (self._held and self.owed and not self._executing) or self.rests:
             match self._is_stuck():
@@ -299,13 +306,20 @@ class Run:
 
     def _is_stuck(self) -> bool | None:
         ours = {*self._parked.values(), *(future for _, future in self._held)}
-        found = None if self.task is None else is_stuck(self.task, ours)
+        task = self.body or self.task
+        found = None if task is None else is_stuck(task, ours)
         if found is None and self.host.node.draining:  # the next process may see
             self.cut_off = found = True
         return found
 
+    def _is_recalled(self) -> None:
+        if self.recalled is not None and not self.recalled.done():
+            self.recalled.set_result(None)
+
     def _come_to_rest(self) -> None:
-        if self._held and self.owed and not self.host.node.draining:
+        if self.recalled is not None:
+            self._is_recalled()
+        elif self._held and self.owed and not self.host.node.draining:
             self._refuse()
         else:
             self.cut_off = self.cut_off or bool(self._held)
@@ -358,27 +372,6 @@ class Run:
         for future in [*self._parked.values(), *(future for _, future in self._held)]:
             if not future.done():
                 future.cancel()
-
-    # Answers
-
-    async def outcome_of(self, record: Record, fn: Callable[..., Any]) -> Any:
-        """What the journal says that came of the step whose callback is `fn`. Raises the step's error, InvalidValue."""
-        if record.blob is None:
-            return self.outcome(record, returned_by(fn))
-        return loaded(await self.value_of(record), returned_by(fn), f"the result of {record.key}")
-
-    async def value_of(self, record: Record) -> bytes | None:
-        """The step's result, from where it is kept. Raises InvalidValue."""
-        return record.value if record.blob is None else await self.workflow.kept(record.blob)
-
-    def outcome(self, record: Record, kind: Any = Any) -> Any:
-        """What the journal says that came of the step. Raises the step's error."""
-        if record.failure is not None:
-            error = error_of(record.failure)
-            error.__dict__["_z0_step"] = record.key
-            self._failed[record.key] = self._asked
-            raise error
-        return loaded(record.value, kind, f"the result of {record.key}")
 
     async def gated(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a part of the body through the actor's gates: as segments, each kept or taken back as a whole."""

@@ -68,21 +68,22 @@ class Undoer(Steps):
         """`run`: one that undoes."""
         super().__init__(run, "")
 
-    async def undo(self, undos: dict[str, Undo]) -> None:
-        """Run the handlers, and end the instance."""
-        run, workflow, rollback = self.run, self.run.workflow, self.run.history.rollback
+    async def undo(self, undos: dict[str, Undo], diverged: NonDeterminismError | None) -> None:
+        """Run the handlers, and end the instance. `diverged`: why they may not be all of them."""
+        history, workflow, rollback = self.run.history, self.run.workflow, self.run.history.rollback
         assert rollback is not None
-        plan = rollback.plan
+        plan, error = rollback.plan, None
         if plan is None:
-            plan = plan_of({key: undo for key, undo in undos.items() if key in run.history.records}, None)
-        missing = [key for key in plan if key not in undos]
-        error: Exception | None = None
-        if missing:
-            found = f"no rollback handler of {missing[0]}"
-            error = NonDeterminismError(workflow.address, run.history.positions, missing[0], found)
+            plan, error = plan_of(undos, history, rollback.step), diverged
+        missing = next((key for key in plan if key not in undos), None)
+        if error is None and missing is not None:
+            position = history.records[missing].position if missing in history.records else history.positions
+            error = NonDeterminismError(workflow.address, position, missing, f"no rollback handler of {missing}")
+        if error is None:
+            self._end(await self._undo_all(plan, undos))
         else:
-            error = await self._undo_all(plan, undos)
-        self._end(error)
+            log.error("%s: nothing is undone: %s", workflow.address, error)
+            self._end(error)
 
     async def _undo_all(self, plan: list[str], undos: dict[str, Undo]) -> Exception | None:
         first: Exception | None = None
@@ -126,9 +127,11 @@ class Undoer(Steps):
 def begin(workflow: Workflow, run: Run, error: Exception) -> bool:
     """The body has failed: whether there is something to undo, which is journaled then."""
     step = failing_step(error)
-    plan = plan_of(run.undos, step)
+    plan: list[str] | None = plan_of(run.undos, run.history, step)
     if not plan or isinstance(error, NonDeterminismError):
         return False
+    if run.owed:  # it has not come by all that it did
+        plan = None
     log.error("%s failed, and is rolled back: %s", workflow.address, error, exc_info=error)
     detail = {"ends": "workflow_errored", "plan": plan, "error": msgspec.to_builtins(failure_of(error))}
     workflow.note_end("rollback_started", step, detail)
@@ -137,34 +140,46 @@ def begin(workflow: Workflow, run: Run, error: Exception) -> bool:
 
 async def perform(workflow: Workflow, undos: dict[str, Undo] | None) -> None:
     """Undo what is to be undone; `undos`: the handlers, when the body's run is still in memory."""
+    diverged = None
     if undos is None:
-        undos = await _recall(workflow)
+        undos, diverged = await _recall(workflow)
     run = Run(workflow, undoes=True)
     workflow.take_over(run)
     begin_body(workflow)
     try:
-        await run.gated(Undoer(run).undo(undos))
+        await run.gated(Undoer(run).undo(undos, diverged))
     finally:
         run.close()
 
 
-async def _recall(workflow: Workflow) -> dict[str, Undo]:
-    """Run the body over its journal, up to where that ends, for the handlers of its steps."""
+async def _recall(workflow: Workflow) -> tuple[dict[str, Undo], NonDeterminismError | None]:
+    """Run the body over its journal, up to where that ends, for the handlers of its steps; and where it went astray."""
     run = Run(workflow, recalls=True)
     assert run.recalled is not None
     workflow.take_over(run)
-    body = asyncio.ensure_future(_run_body(workflow, run))
+    run.body = body = asyncio.ensure_future(_run_body(workflow, run))
     body.add_done_callback(seen)
     try:
         await asyncio.wait([body, run.recalled], return_when=asyncio.FIRST_COMPLETED)
+        await run.left_behind()
+        diverged, cut_off = _diverged(run), run.closed
     finally:
         run.close()
         body.cancel()
     await asyncio.wait([body])
-    if workflow._z0_host.dead:
+    if workflow._z0_host.dead or cut_off or (diverged is not None and run.cut_off):
         raise Suspended
     await run.over()
-    return run.undos
+    return run.undos, diverged
+
+
+def _diverged(run: Run) -> NonDeterminismError | None:
+    """Why the body has not come by all that its journal has."""
+    try:
+        run.check_done()
+    except NonDeterminismError as error:
+        return error
+    return None
 
 
 async def _run_body(workflow: Workflow, run: Run) -> None:

@@ -366,7 +366,7 @@ class StepContext(Steps):
         """Have the journal know of this step, which has not ended."""
         if self._parent not in self.run.history.records:
             event = self._attempts.event("step_started")
-            self.run.workflow.note(event, self._record, settings=self.config)
+            self.run.workflow.note(event, self._record, settings=self.config, **self._attempts.noted)
 
     def waiting(self) -> AbstractContextManager[None]:
         """The attempt waits: that is no time that it takes."""

@@ -102,10 +102,16 @@ class Turnstile(Actor):
 
     # Messages of instances
 
-    async def z0_join(self, tenant: str, id: str, groups: list[str], priority: int, ticket: int) -> None:
-        """Have the instance told when it may start."""
+    async def z0_join(
+        self, tenant: str, id: str, groups: list[str], priority: int, ticket: int, keeps: bool = False
+    ) -> None:
+        """Have the instance told when it may start; `keeps`: what it had got when it asked before."""
         before = self._members.get((tenant, id))
         if before is not None and before.ticket >= ticket:
+            return
+        if before is not None and keeps:
+            before.ticket = ticket
+            self._put(before)
             return
         self._drop((tenant, id))
         self._seq += 1
@@ -215,7 +221,7 @@ class Turnstile(Actor):
         if kind is None:
             return
         stub: Any = host.node.stub(kind.cls, member.id, member.tenant, host)
-        state = member.state
+        state, ticket = member.state, member.ticket
         try:
             if state == "granted":
                 goes_on = await stub.z0_start(member.seq)
@@ -230,12 +236,12 @@ class Turnstile(Actor):
             return
         if self._members.get(member.address) is not member:  # it has ended meanwhile
             return
-        if not goes_on:
+        if not goes_on and member.ticket == ticket:
             self._drop(member.address)
             self._let_in()
-        elif member.state == "granted":
+        elif goes_on and member.state == "granted":
             self._become(member, "running")
-        else:
+        else:  # it is to end, or has asked again
             self._telling.discard(member.address)
             self._tell(member)
 

@@ -217,7 +217,7 @@ class Workflow(Bounded):
                 begin_body(self)
                 await run.gated(self._body(run))
                 await run.over()
-                undos = run.undos
+                undos = None if run.owed else run.undos
             if self.history.rolls_back:
                 await saga.perform(self, undos)
             await self._z0_host.durable()
@@ -306,10 +306,11 @@ class Workflow(Bounded):
             self.history.seq + 1, self.clock.now_us(), event, step, attempt, position, started, value, detail or {}
         )
         host = self._z0_host
-        alone = not detail and event == "step_completed" and writes_alone(host)
+        plain = not detail or detail == journal.UNDOABLE
+        alone = plain and event == "step_completed" and writes_alone(host)
         journal.write(host.writes, entry, alone=alone)
         self.history.apply(entry)
-        if detail:  # only entries with details open or end a wait
+        if not plain:  # only entries with details open or end a wait
             self.set_alarm()
             kin.see_to(self)
         if self.history.end is entry:
