@@ -212,6 +212,40 @@ async def test_debouncing_waits_no_longer_than_it_may(clock: VirtualClock) -> No
         assert (await runtime.workflows.get(Settled, created.id).result("1 second"))["n"] == 11
 
 
+async def test_a_debounced_instance_is_created_however_long_that_fails(clock: VirtualClock) -> None:
+    async with temporary_runtime(memory=True, clock=clock, actors=CLASSES) as runtime:
+        instance = await runtime.workflows.create(Settled, {"customer": "a"})
+        with fault(runtime, "register", times=None) as struck:
+            await clock.advance("3 hours")
+        assert 10 < struck.hits < 60
+        await clock.advance("20 minutes")
+        assert await instance.result("1 second") == {"customer": "a"}
+
+
+@pytest.mark.parametrize("how", ["given up", "gone"])
+async def test_a_debounced_instance_outlives_the_alarm_that_was_to_create_it(
+    how: str, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails(self: turnstile.Turnstile) -> None:
+        await clock.sleep("1 second")
+        raise RuntimeError("a fault of ours")
+
+    async with temporary_runtime(memory=True, clock=clock, actors=CLASSES) as runtime:
+        instance = await runtime.workflows.create(Settled, {"customer": "a"})
+        if how == "given up":
+            with monkeypatch.context() as patched:
+                patched.setattr(turnstile.Turnstile, "_create_due", fails)
+                await clock.advance("1 day")
+        else:
+            await clock.settle()
+            (host,) = [host for host in runtime.node.hosts.values() if host.address.namespace == turnstile.NAMESPACE]
+            host.alarms.delete_all()
+            await clock.advance("1 day")
+            await runtime.workflows.queue(Settled)  # it is opened
+        await clock.advance("10 minutes")
+        assert await instance.result("1 second") == {"customer": "a"}
+
+
 async def test_a_queue_survives_a_restart(clock: VirtualClock) -> None:
     done: list[str] = []
     async with temporary_runtime(memory=True, clock=clock, actors=CLASSES, env=done) as runtime:

@@ -73,6 +73,8 @@ class ScheduleInfo(msgspec.Struct, frozen=True, kw_only=True):
     """None: it is paused."""
     last: datetime | None
     """The time of the last run."""
+    error: str | None = None
+    """Why the run that was due last was passed over, or is still tried (`next` has passed then)."""
 
 
 def instance_id(name: str, at_us: int) -> str:

@@ -37,6 +37,7 @@ log = logging.getLogger("z0.workflows")
 NAMESPACE = "z0-turnstiles"
 _LOOK = "10 minutes"  # after which members are looked at that have not been heard of
 _RETRY = "5 seconds"
+_SHORTEST, _LONGEST = 2_000_000, 1_024_000_000  # microseconds between two tries to create what was debounced
 _SCHEMA = (
     "CREATE TABLE z0_members(tenant TEXT NOT NULL, id TEXT NOT NULL, seq INTEGER NOT NULL, groups TEXT NOT NULL,"
     " priority INTEGER NOT NULL, state TEXT NOT NULL, since INTEGER NOT NULL, reason TEXT NOT NULL,"
@@ -49,9 +50,10 @@ _PUT = "INSERT OR REPLACE INTO z0_members VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _DROP = "DELETE FROM z0_members WHERE tenant = ? AND id = ?"
 _PENDING = "SELECT id, first, due FROM z0_debounced WHERE tenant = ? AND key = ?"
 _PUT_PENDING = "INSERT OR REPLACE INTO z0_debounced VALUES(?, ?, ?, ?, ?, ?, ?)"
-_DUE = "SELECT tenant, key, id, payload, detail, due FROM z0_debounced WHERE due <= ? ORDER BY due"
+_DUE = "SELECT tenant, key, id, payload, detail, first, due FROM z0_debounced WHERE due <= ? ORDER BY due"
 _DROP_PENDING = "DELETE FROM z0_debounced WHERE tenant = ? AND key = ?"
 _RENAME_PENDING = "UPDATE z0_debounced SET id = ? WHERE tenant = ? AND key = ?"
+_DELAY_PENDING = "UPDATE z0_debounced SET due = ? WHERE tenant = ? AND key = ? AND due = ?"
 _FIRST_DUE = "SELECT min(due) FROM z0_debounced"
 
 
@@ -76,11 +78,15 @@ class Turnstile(Actor):
         self._telling: set[tuple[str, str]] = set()
 
     async def start(self) -> None:
-        """Tell those again who may not have been told."""
+        """Tell those again who may not have been told, and be woken when something is due."""
         self._tell_all()
+        if self.storage.get_alarm(name="debounce") is None:  # none was asked for, or one was given up once
+            self._set_debounce()
 
     async def alarm(self, info: AlarmInfo) -> None:
         """Create what was debounced, tell who was not told, and look who has gone."""
+        if info.is_retry:  # whatever becomes of this run, there is another
+            self.storage.set_alarm(_LOOK, name=info.name)
         if info.name == "debounce":
             await self._create_due()
             return
@@ -267,10 +273,20 @@ class Turnstile(Actor):
             log.warning("debounced instances of %s wait for its class: name it in Runtime(actors=[...])", self.name)
             self.storage.set_alarm(_LOOK, name="debounce")
             return
-        for tenant, key, id, payload, detail, due in host.writes.rows(_DUE, self.clock.now_us()):
+        for tenant, key, id, payload, detail, first, due in host.writes.rows(_DUE, self.clock.now_us()):
             stub: Any = host.node.stub(kind.cls, id, tenant, host)
-            with suppress(InstanceExists):  # by this, before a crash
-                await stub.z0_create(payload, json.loads(detail))
+            try:
+                with suppress(InstanceExists):  # by this, before a crash
+                    await stub.z0_create(payload, json.loads(detail))
+            except Exception as error:
+                if host.dead or host.node.draining:
+                    raise
+                now = self.clock.now_us()
+                again = now + min(max(now - first, _SHORTEST), _LONGEST)
+                what = f"debounced instance {id!r} of {self.name}"
+                log.error("%s is not created yet, and tried again at %s: %s", what, datetime_of(again), error)
+                host.writes.write(_DELAY_PENDING, (again, tenant, key, due))
+                continue
             row = host.writes.row(_PENDING, tenant, key)
             if row is not None and row[2] == due:
                 host.writes.write(_DROP_PENDING, (tenant, key))
