@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 from typing import Any
 
@@ -184,6 +185,132 @@ async def test_a_failed_instance_that_is_retried_takes_its_turn_in_the_queue(clo
         await clock.advance("61 minutes")
         assert (await failing.status()).status == "errored"
         assert await runtime.workflows.queue(One) == []
+
+
+@pytest.mark.parametrize("cls", [Skipping, Replacing])
+async def test_retrying_one_of_a_singleton_while_another_runs_is_refused_and_ends_neither(
+    cls: Any, clock: VirtualClock
+) -> None:
+    class Fails(cls):  # type: ignore[misc]
+        async def run(self, event: z0.Event[Any], step: z0.Step) -> None:
+            if self.id == "fails":
+                await step.do("fail", self.fail, retries=z0.Retries(limit=0))
+            await step.sleep("work", "1 hour")
+
+        def fail(self) -> None:
+            if self.env.get("broken"):
+                raise ValueError("no")
+
+    env = {"broken": True}
+    async with temporary_runtime(memory=True, clock=clock, actors=[Fails], env=env) as runtime:
+        failing = await runtime.workflows.create(Fails, {"customer": 7}, id="fails")
+        await clock.settle()
+        other = await runtime.workflows.create(Fails, {"customer": 7}, id="other")
+        await clock.settle()
+        env["broken"] = False
+        for again in (failing.retry, failing.restart):
+            with pytest.raises(z0.WrongStatus, match="1 of Fails run already"):
+                await again()
+        with pytest.raises(z0.StepNotFound):
+            await failing.restart("none")
+        await clock.settle()
+        status = await failing.status()
+        assert (status.status, status.error is None) == ("errored", False)
+        await clock.advance("61 minutes")
+        assert (await other.status()).status == "complete"
+        results = await asyncio.gather(failing.retry(), failing.retry(), return_exceptions=True)
+        assert [type(each) for each in results] == [type(None), z0.WrongStatus]
+        await clock.settle()
+        assert [(each.id, each.state) for each in await runtime.workflows.queue(Fails)] == [("fails", "running")]
+        await clock.advance("61 minutes")
+        assert (await failing.status()).status == "complete"
+        assert await runtime.workflows.queue(Fails) == []
+
+
+async def test_of_many_of_a_singleton_that_are_retried_at_once_one_runs_and_the_others_say_why_not(
+    clock: VirtualClock,
+) -> None:
+    class Fails(z0.Workflow):
+        concurrency = z0.singleton(key="customer")
+
+        async def run(self, event: z0.Event[Any], step: z0.Step) -> None:
+            await step.do("fail", self.fail, retries=z0.Retries(limit=0))
+            await step.sleep("work", "1 hour")
+
+        def fail(self) -> None:
+            if self.env.get("broken"):
+                raise ValueError("no")
+
+    env = {"broken": True}
+    async with temporary_runtime(memory=True, clock=clock, actors=[Fails], env=env) as runtime:
+        for n in range(4):
+            await runtime.workflows.create(Fails, {"customer": 7}, id=f"{n}")
+            await clock.settle()
+        assert await runtime.workflows.counts(Fails) == {"errored": 4}
+        env["broken"] = False
+        for left in range(3, -1, -1):
+            report = await runtime.workflows.retry_failed(Fails)
+            assert [each.done for each in report].count(True) == 1
+            assert [
+                each.message for each in report if not each.done and "1 of Fails run already" not in each.message
+            ] == []
+            await clock.advance("61 minutes")
+            assert await runtime.workflows.counts(Fails) == (
+                {"complete": 4 - left, "errored": left} if left else {"complete": 4}
+            )
+
+
+class Mended(Skipping):
+    async def run(self, event: z0.Event[Any], step: z0.Step) -> None:
+        await step.do("fail", self.fail_once, retries=z0.Retries(limit=0))
+        await super().run(event, step)
+
+    def fail_once(self) -> None:
+        if not self.env:
+            raise ValueError("no")
+
+
+async def crash_while_retrying(point: Any, nth: int) -> bool:
+    """Crash at that commit, go on, and see that the slot is held by one only, and not for ever."""
+    clock, done = VirtualClock(), list[str]()
+    async with temporary_runtime(memory=True, clock=clock, actors=[Mended], env=done) as runtime:
+        failing = await runtime.workflows.create(Mended, {"customer": 7}, id="fails")
+        await clock.settle()
+        done.append("mended")
+        with fault(runtime, point, nth=nth) as struck, suppress(z0.Z0Error):
+            await failing.retry()
+            await clock.settle()
+        await crash(runtime)
+        async with z0.Runtime(runtime.path, clock=clock, actors=[Mended], env=done) as again:
+            await clock.advance("2 hours")
+            await again.workflows.create(Mended, {"customer": 7}, id="next")
+            await clock.advance("2 hours")
+            counts = await again.workflows.counts(Mended)
+            assert counts in ({"complete": 2}, {"complete": 1, "errored": 1}), done
+            assert await again.workflows.queue(Mended) == []
+    return bool(struck.hits)
+
+
+@pytest.mark.parametrize("point", ["crash-before-commit", "crash-after-commit"])
+async def test_wherever_a_crash_comes_while_one_is_retried_its_slot_is_not_lost(point: Any) -> None:
+    for nth in range(1, 30):
+        if not await crash_while_retrying(point, nth):
+            break
+    assert 3 < nth < 29
+
+
+async def test_a_slot_that_was_kept_for_one_that_never_came_is_found_again(clock: VirtualClock) -> None:
+    async with temporary_runtime(memory=True, clock=clock, actors=CLASSES, env=[]) as runtime:
+        failing = await runtime.workflows.create(Skipping, {"customer": 7}, id="x")
+        await failing.terminate()
+        await clock.settle()
+        stub = runtime.workflows._turnstile(Skipping)
+        groups = groups_of([Skipping.concurrency], {"customer": 7}, None, "default")
+        assert await stub.z0_reserve("default", "x", groups, 0, 1_000) is None
+        assert await stub.z0_reserve("default", "x", groups, 0, 999) is None  # of before
+        assert [each.state for each in await runtime.workflows.queue(Skipping)] == ["reserved"]
+        await clock.advance("21 minutes")
+        assert await runtime.workflows.queue(Skipping) == []
 
 
 async def test_debounced_instances_become_one_with_the_last_payload(clock: VirtualClock) -> None:

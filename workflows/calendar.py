@@ -128,8 +128,8 @@ class Calendar(Actor):
         owed = row.missed == "skip" and trouble is not None and trouble.tries  # its time came while we ran
         try:
             runs, following = due_times(row.recurs, "one" if owed else row.missed, row.due, now)
-        except ValueError as error:  # its zone is not known here any more
-            self._delay(row, error)
+        except ValueError as unknown:  # its zone is not known here any more
+            self._delay(row, unknown)
             return
         due = row.due
         if not runs:

@@ -40,7 +40,10 @@ class Concurrency(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def singleton(key: Key | None = None, *, mode: Literal["skip", "cancel"] = "skip") -> Concurrency:
-    """One instance at a time, of each key: another is terminated at once ("skip"), or ends the one that runs."""
+    """One instance at a time, of each key: another is terminated at once ("skip"), or ends the one that runs.
+
+    One that has ended and is retried or restarted ends nobody: while another one runs it raises WrongStatus.
+    """
     return Concurrency(limit=1, key=key, when_full="cancel_new" if mode == "skip" else "cancel_running")
 
 
@@ -99,7 +102,7 @@ class Queued(NamedTuple):
     tenant: str
     id: str
     state: str
-    """"waiting", "granted", "running" or "cancelled"."""
+    """"waiting", "granted", "running" or "cancelled"; "reserved": by one that is about to begin anew."""
     priority: int
 
 
@@ -112,8 +115,8 @@ class Member(msgspec.Struct):
     """In which order it came."""
     groups: list[str]
     priority: int
-    state: Literal["waiting", "granted", "running", "cancelled"]
-    """"granted": it was not told yet; "cancelled": it is to end, and was not told yet."""
+    state: Literal["waiting", "reserved", "granted", "running", "cancelled"]
+    """"reserved": it has not asked yet; "granted": it was not told yet; "cancelled": it is to end, and was not told."""
     since: int = 0
     """When it came to that, in µs since the epoch."""
     reason: str = ""
@@ -129,6 +132,11 @@ class Member(msgspec.Struct):
     def order(self) -> tuple[int, int]:
         """The smallest is first in the queue."""
         return -self.priority, self.seq
+
+
+def queues(rules: Sequence[Concurrency]) -> bool:
+    """Whether nobody is ended for the want of a slot."""
+    return all(rule.when_full == "queue" for rule in rules)
 
 
 def taken(members: Iterable[Member]) -> Counter[tuple[int, str]]:

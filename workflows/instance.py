@@ -128,7 +128,8 @@ class Instance(Generic[W]):
         """Run it anew, whatever has become of it: from its beginning, or from a step, keeping what was before that.
 
         `from_step`: a name ("charge", "charge#2": the second of that name), or a key of the journal. What it sends has
-        other idempotency keys than before. Events that were taken since may be taken again. Raises StepNotFound.
+        other idempotency keys than before. Events that were taken since may be taken again. Raises StepNotFound, and
+        WrongStatus when it has ended and others hold the slots of a class that queues nobody.
         """
         await self._found().z0_restart(from_step)
 
@@ -193,7 +194,7 @@ class Instance(Generic[W]):
     async def retry(self) -> None:
         """Have a failed instance go on at the step that failed, with all its attempts.
 
-        Raises WrongStatus, also when it was rolled back.
+        Raises WrongStatus, also when it was rolled back, and when others hold the slots of a class that queues nobody.
         """
         await self._found().z0_retry()
 

@@ -113,25 +113,42 @@ class Turnstile(Actor):
         before = self._members.get((tenant, id))
         if before is not None and before.ticket >= ticket:
             return
+        if before is not None and before.state == "reserved":
+            before.ticket = ticket
+            self._become(before, "granted")
+            self._tell(before)
+            return
         self._drop((tenant, id))
-        self._seq += 1
-        member = Member(tenant, id, self._seq, groups, priority, "waiting", self.clock.now_us(), ticket=ticket)
-        self._members[tenant, id] = member
-        self._put(member)
-        if self.storage.get_alarm() is None:
-            self.storage.set_alarm(_LOOK)
+        member = self._add(tenant, id, groups, priority, "waiting", ticket)
         rules = self._rules
         full = None if rules is None else fits(member, rules, self._slots)
         if rules is None or full is None or rules[full].when_full == "queue":
             insort(self._waiting, member, key=_order)
         elif rules[full].when_full == "cancel_new":
-            self._cancel(member, f"{rules[full].limit} of {self.name} run already (concurrency)")
+            self._cancel(member, self._full(rules[full]))
         else:
             insort(self._waiting, member, key=_order)
             ended = victim(member, full, self._members.values())
             if ended is not None:
                 self._cancel(ended, f"instance {id!r} took its place (concurrency)")
         self._let_in()
+
+    async def z0_reserve(self, tenant: str, id: str, groups: list[str], priority: int, ticket: int) -> str | None:
+        """Keep a slot for an instance that has ended and is about to begin anew; why it must not, if so.
+
+        Where it would wait for a slot there is nothing to keep.
+        """
+        before, rules = self._members.get((tenant, id)), self._rules or []
+        if before is not None and before.ticket > ticket:  # it has begun anew
+            return None
+        member = Member(tenant, id, 0, groups, priority, "waiting")
+        others = taken(each for each in self._members.values() if each is not before)
+        full = fits(member, rules, others)
+        if full is not None:
+            return None if rules[full].when_full == "queue" else self._full(rules[full])
+        self._drop(member.address)
+        self._add(tenant, id, groups, priority, "reserved", ticket)
+        return None
 
     async def z0_leave(self, tenant: str, id: str, ticket: int) -> None:
         """The instance has ended."""
@@ -160,6 +177,20 @@ class Turnstile(Actor):
         return [(each.tenant, each.id, each.state, each.priority) for each in [*holding, *self._waiting]]
 
     # Slots
+
+    def _full(self, rule: Concurrency) -> str:
+        return f"{rule.limit} of {self.name} run already (concurrency)"
+
+    def _add(self, tenant: str, id: str, groups: list[str], priority: int, state: Any, ticket: int) -> Member:
+        self._seq += 1
+        member = Member(tenant, id, self._seq, groups, priority, state, self.clock.now_us(), ticket=ticket)
+        self._members[member.address] = member
+        self._put(member)
+        if state != "waiting":
+            self._slots.update(enumerate(groups))
+        if self.storage.get_alarm() is None:
+            self.storage.set_alarm(_LOOK)
+        return member
 
     def _put(self, member: Member) -> None:
         row = (*member.address, member.seq, json.dumps(member.groups), member.priority, member.state)
