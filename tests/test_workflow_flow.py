@@ -155,6 +155,45 @@ async def test_a_new_one_of_a_singleton_takes_the_place_of_the_one_that_runs(clo
         assert done == ["+0", "+1", "+2", "-2"]
 
 
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_of_many_that_take_each_others_place_the_newest_runs_and_all_others_end(
+    at_once: bool, clock: VirtualClock
+) -> None:
+    done: list[str] = []
+    async with temporary_runtime(memory=True, clock=clock, actors=CLASSES, env=done) as runtime:
+        await runtime.workflows.create(Replacing, id="0")
+        if at_once:
+            await clock.settle()
+            await asyncio.gather(*(runtime.workflows.create(Replacing, id=f"{n}") for n in range(1, 6)))
+        else:
+            for n in range(1, 6):
+                await runtime.workflows.create(Replacing, id=f"{n}")
+        await clock.settle()
+        assert [(each.id, each.state) for each in await runtime.workflows.queue(Replacing)] == [("5", "running")]
+        assert await runtime.workflows.counts(Replacing) == {"terminated": 5, "waiting": 1}
+        assert (
+            await runtime.workflows.get(Replacing, "4").status()
+        ).reason == "instance '5' took its place (concurrency)"
+        await clock.advance("61 minutes")
+        assert [each for each in done if each[0] == "-"] == ["-5"]
+
+
+async def test_the_newest_of_a_key_wins_also_while_it_waits_for_a_slot_of_another_rule(clock: VirtualClock) -> None:
+    class Both(Job):
+        concurrency = (z0.Concurrency(limit=2), z0.singleton("k", mode="cancel"))
+
+    done: list[str] = []
+    async with temporary_runtime(memory=True, clock=clock, actors=[Both], env=done) as runtime:
+        for id in ("a1", "b1", "c1", "c2", "c3", "b2"):
+            await runtime.workflows.create(Both, {"k": id[0]}, id=id)
+            await clock.settle()
+        assert [(each.id, each.state) for each in await runtime.workflows.queue(Both)] == [
+            ("a1", "running"), ("c3", "running"), ("b2", "waiting"),
+        ]  # fmt: skip
+        await clock.advance("2 hours")
+        assert [each for each in done if each[0] == "-"] == ["-a1", "-c3", "-b2"]
+
+
 async def test_a_slot_comes_back_however_an_instance_ends(clock: VirtualClock) -> None:
     done: list[str] = []
     async with temporary_runtime(memory=True, clock=clock, actors=CLASSES, env=done) as runtime:

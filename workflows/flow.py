@@ -29,7 +29,7 @@ class Concurrency(msgspec.Struct, frozen=True, kw_only=True):
     per_tenant: bool = True
     """Count tenants apart."""
     when_full: WhenFull = "queue"
-    """What becomes of one too many: it is queued, it is terminated, or the longest running one is."""
+    """What becomes of one too many: it is queued, it is terminated, or the one that came first is: the newest run."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for what cannot be."""
@@ -167,12 +167,20 @@ def next_members(
     return chosen
 
 
-def victim(member: Member, number: int, members: Iterable[Member]) -> Member | None:
-    """Whom a new instance ends that finds no slot by that rule: who has had one the longest."""
-    holding = (
-        each
-        for each in members
-        if each.state in ("granted", "running") and len(each.groups) > number
-        and each.groups[number] == member.groups[number]
-    )  # fmt: skip
-    return min(holding, key=lambda each: each.seq, default=None)
+def victims(member: Member, rules: Sequence[Concurrency], members: Iterable[Member]) -> list[Member]:
+    """Whom a new instance ends: of each group that is for the newest, those that came first and are too many now.
+
+    That they wait saves them not: it is the newest that is to run.
+    """
+    found: dict[tuple[str, str], Member] = {}
+    for number, (rule, group) in enumerate(zip(rules, member.groups, strict=False)):
+        if rule.when_full != "cancel_running":
+            continue
+        going = [
+            each
+            for each in members
+            if each.state != "cancelled" and each is not member and each.groups[number : number + 1] == [group]
+        ]
+        going.sort(key=lambda each: each.seq)
+        found |= {each.address: each for each in going[: max(0, len(going) + 1 - rule.limit)]}
+    return list(found.values())

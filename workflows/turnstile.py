@@ -23,7 +23,7 @@ from z0.actors.schema import ACTOR_SCHEMA
 from z0.actors.segments import gated
 
 from .errors import InstanceExists
-from .flow import Concurrency, Member, fits, next_members, rules_of, taken, victim
+from .flow import Concurrency, Member, fits, next_members, rules_of, taken, victims
 from .history import FINISHED
 from .ids import random_id
 
@@ -120,16 +120,14 @@ class Turnstile(Actor):
             return
         self._drop((tenant, id))
         member = self._add(tenant, id, groups, priority, "waiting", ticket)
-        rules = self._rules
-        full = None if rules is None else fits(member, rules, self._slots)
-        if rules is None or full is None or rules[full].when_full == "queue":
-            insort(self._waiting, member, key=_order)
-        elif rules[full].when_full == "cancel_new":
+        insort(self._waiting, member, key=_order)
+        rules = self._rules or []
+        full = fits(member, rules, self._slots)
+        if full is not None and rules[full].when_full == "cancel_new":
             self._cancel(member, self._full(rules[full]))
-        else:
-            insort(self._waiting, member, key=_order)
-            ended = victim(member, full, self._members.values())
-            if ended is not None:
+            return
+        if full is not None or len(self._waiting) > 1:
+            for ended in victims(member, rules, self._members.values()):
                 self._cancel(ended, f"instance {id!r} took its place (concurrency)")
         self._let_in()
 
@@ -214,6 +212,7 @@ class Turnstile(Actor):
         """Have it end. One that holds slots has them until it has."""
         member.reason = reason
         if member.state == "waiting":  # it never had one
+            self._waiting.remove(member)
             self._slots.update(enumerate(member.groups))
         self._become(member, "cancelled")
         self._tell(member)
