@@ -401,14 +401,14 @@ async def test_a_debounced_instance_outlives_the_alarm_that_was_to_create_it(
         if how == "given up":
             with monkeypatch.context() as patched:
                 patched.setattr(turnstile.Turnstile, "_create_due", fails)
-                await clock.advance("1 day")
+                await clock.advance("1 hour")
         else:
             await clock.settle()
             (host,) = [host for host in runtime.node.hosts.values() if host.address.namespace == turnstile.NAMESPACE]
             host.alarms.delete_all()
             await clock.advance("1 day")
             await runtime.workflows.queue(Settled)  # it is opened
-        await clock.advance("10 minutes")
+        await clock.advance("15 minutes")
         assert await instance.result("1 second") == {"customer": "a"}
 
 

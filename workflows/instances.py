@@ -123,7 +123,8 @@ class Workflows:
     async def create_batch(self, cls: type[W] | str, instances: Sequence[Mapping[str, Any]]) -> BatchReport:
         """Create many: `[{"payload": ..., "id": ...}, ...]`, the arguments of `create` for each.
 
-        Each is created wholly or not at all, and what was not is reported with its reason.
+        Each is created wholly or not at all, and what was not is reported with its reason. Raises RuntimeClosed, and
+        InvalidName or TypeError for a class that is none.
         """
         return await bulk.created(self, cls, instances)
 
@@ -175,7 +176,8 @@ class Workflows:
     ) -> Sequence[BulkResult]:
         """Do the same to many instances ("terminate", "pause", "resume", "delete", ...), and say what became of each.
 
-        `arguments` are those of the instance's method. Raises ValueError for anything else that might be done.
+        `arguments` are those of the instance's method. Raises ValueError for anything else that might be done,
+        TypeError for arguments that it does not take, RuntimeClosed; what an instance raises is in the report.
         """
         return await bulk.done(self, cls, verb, ids, arguments, dry_run)
 
