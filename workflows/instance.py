@@ -211,7 +211,7 @@ class Instance(Generic[W]):
         node, address = self._node, self._address
         node.admit(None)
         if not node.knows(address):
-            raise InstanceNotFound(repr(self))
+            raise InstanceNotFound(repr(self), self.cls.debounce is not None)
         return self._stub
 
 

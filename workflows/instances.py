@@ -17,7 +17,7 @@ from z0.actors.node import Node
 from . import bulk
 from .bulk import BatchReport, BulkResult, InstanceInfo, Verb
 from .calendar import Schedules
-from .errors import InstanceExists
+from .errors import InstanceExists, InstanceNotFound
 from .flow import Queued, groups_of, key_in, rules_of
 from .history import FINISHED, Status
 from .ids import check_id, random_id
@@ -60,18 +60,23 @@ class Workflows:
         `cls`: the class, or the namespace of one that is known. `on_conflict`: "existing" gives the instance that has
         the id already, as it is. `key`, `priority`: for classes with `concurrency` or `debounce`; the key, in place of
         the one that these take from the payload; the higher the priority, the sooner it leaves the queue. An instance
-        of a class with `debounce` does not exist before it begins, though the directory knows of it. Raises
+        of a class with `debounce` does not exist before its wait is over; that it will is durable. Raises
         InstanceExists, InvalidName, InvalidValue.
         """
         sent = _key_of_step()
         chosen = random_id(self.node) if sent is None else derived_id(sent)
         instance = self.get(cls, chosen if id is None else id)
         encoded = stored(payload, f"the payload of {instance.id}", instance.cls.result_bytes)
+        debounced = instance.cls.debounce is not None
+        if sent is None and debounced:
+            sent = random_id(self.node)  # it is created later, maybe twice, and must not be taken for another's
         detail = self.detail_of(instance.cls, payload, key, priority, None if sent is None else Origin(key=sent))
-        if instance.cls.debounce is not None:
-            return self.get(cls, await self._debounce(instance.cls, instance.id, payload, encoded, detail, key))
         try:
-            await instance._stub.z0_create(encoded, detail)
+            if not debounced:
+                await instance._stub.z0_create(encoded, detail)
+            elif not await _has_begun(instance, sent):
+                chosen = await self._debounce(instance, payload, encoded, detail, key, id is not None)
+                return self.get(cls, chosen)
         except InstanceExists:
             if on_conflict != "existing":
                 raise
@@ -92,14 +97,13 @@ class Workflows:
         return detail
 
     async def _debounce(
-        self, cls: type[Workflow], id: str, payload: Any, encoded: bytes, detail: dict[str, Any], given: str | None
+        self, one: Instance[W], payload: Any, encoded: bytes, detail: dict[str, Any], given: str | None, named: bool
     ) -> str:
-        how = cls.debounce
+        how = one.cls.debounce
         assert how is not None
         most = None if how.max_wait is None else to_us(seconds(how.max_wait))
-        key = key_in(payload, how.key, given)
-        turnstile = self._turnstile(cls)
-        return await turnstile.z0_debounce(self.tenant, key, id, encoded, detail, to_us(seconds(how.wait)), most)
+        key, wait = key_in(payload, how.key, given), to_us(seconds(how.wait))
+        return await self._turnstile(one.cls).z0_debounce(self.tenant, key, one.id, encoded, detail, wait, most, named)
 
     def _turnstile(self, cls: type[Workflow]) -> Turnstile:
         return self.node.stub(Turnstile, self.node.kind(cls).namespace, home_of(cls, self.tenant), None)
@@ -219,3 +223,16 @@ def _key_of_step() -> str | None:
     """What tells this creation from every other, when it is done by a step, which may run again."""
     call = CURRENT.get()
     return None if call is None or call.keys is None else call.keys()
+
+
+async def _has_begun(instance: Instance[Any], key: str | None) -> bool:
+    """Whether the creation of that key has made the instance. Raises InstanceExists when another one has."""
+    if not instance._node.knows(instance._address):
+        return False
+    try:
+        first = (await instance._stub.z0_journal(0, 1))[0]
+    except InstanceNotFound:
+        return False
+    if first.detail.get("origin", {}).get("key") != key:
+        raise InstanceExists(repr(instance))
+    return True

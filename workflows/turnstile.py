@@ -11,7 +11,6 @@ import json
 import logging
 from bisect import insort
 from collections import Counter
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from z0.actors.actor import Actor
@@ -49,6 +48,7 @@ _MEMBERS = "SELECT tenant, id, seq, groups, priority, state, since, reason, tick
 _PUT = "INSERT OR REPLACE INTO z0_members VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _DROP = "DELETE FROM z0_members WHERE tenant = ? AND id = ?"
 _PENDING = "SELECT id, first, due FROM z0_debounced WHERE tenant = ? AND key = ?"
+_NAMED = "SELECT 1 FROM z0_debounced WHERE tenant = ? AND id = ? AND key <> ? LIMIT 1"
 _PUT_PENDING = "INSERT OR REPLACE INTO z0_debounced VALUES(?, ?, ?, ?, ?, ?, ?)"
 _DUE = "SELECT tenant, key, id, payload, detail, first, due FROM z0_debounced WHERE due <= ? ORDER BY due"
 _DROP_PENDING = "DELETE FROM z0_debounced WHERE tenant = ? AND key = ?"
@@ -156,10 +156,16 @@ class Turnstile(Actor):
             self._let_in()
 
     async def z0_debounce(
-        self, tenant: str, key: str, id: str, payload: bytes, detail: dict[str, Any], wait: int, most: int | None
-    ) -> str:
-        """Create an instance soon, with the last payload that came for the key; its id."""
+        self, tenant: str, key: str, id: str, payload: bytes, detail: dict[str, Any], wait: int, most: int | None,
+        named: bool = False,
+    ) -> str:  # fmt: skip
+        """Create an instance soon, with the last payload that came for the key; its id.
+
+        `named`: somebody chose the id. Raises InstanceExists when it waits already, for another key.
+        """
         now, host = self.clock.now_us(), self._z0_host
+        if named and host.writes.row(_NAMED, tenant, id, key) is not None:
+            raise InstanceExists(f"{self.name} {id!r}")
         row = host.writes.row(_PENDING, tenant, key)
         first = now
         if row is not None:
@@ -303,26 +309,37 @@ class Turnstile(Actor):
             log.warning("debounced instances of %s wait for its class: name it in Runtime(actors=[...])", self.name)
             self.storage.set_alarm(_LOOK, name="debounce")
             return
-        for tenant, key, id, payload, detail, first, due in host.writes.rows(_DUE, self.clock.now_us()):
-            stub: Any = host.node.stub(kind.cls, id, tenant, host)
-            try:
-                with suppress(InstanceExists):  # by this, before a crash
-                    await stub.z0_create(payload, json.loads(detail))
-            except Exception as error:
-                if host.dead or host.node.draining:
-                    raise
-                now = self.clock.now_us()
-                again = now + min(max(now - first, _SHORTEST), _LONGEST)
-                what = f"debounced instance {id!r} of {self.name}"
-                log.error("%s is not created yet, and tried again at %s: %s", what, datetime_of(again), error)
-                host.writes.write(_DELAY_PENDING, (again, tenant, key, due))
-                continue
-            row = host.writes.row(_PENDING, tenant, key)
-            if row is not None and row[2] == due:
-                host.writes.write(_DROP_PENDING, (tenant, key))
-            else:  # asked for again meanwhile: that is another one
-                host.writes.write(_RENAME_PENDING, (random_id(host.node), tenant, key))
+        for row in host.writes.rows(_DUE, self.clock.now_us()):
+            await self._create_pending(kind, *row)
         self._set_debounce()
+
+    async def _create_pending(
+        self, kind: Kind, tenant: str, key: str, id: str, payload: bytes, detail: str, first: int, due: int
+    ) -> None:
+        host, how = self._z0_host, json.loads(detail)
+        stub: Any = host.node.stub(kind.cls, id, tenant, host)
+        try:
+            await stub.z0_create(payload, how)
+        except InstanceExists:
+            if "origin" in how:  # else it may be ours, of before a crash: it has no key that would tell
+                other = random_id(host.node)
+                log.error("%s %r exists already: what was debounced begins as %r", self.name, id, other)
+                host.writes.write(_RENAME_PENDING, (other, tenant, key))
+                return
+        except Exception as error:
+            if host.dead or host.node.draining:
+                raise
+            now = self.clock.now_us()
+            again = now + min(max(now - first, _SHORTEST), _LONGEST)
+            what = f"debounced {self.name} {id!r}"
+            log.error("%s is not created yet, and is tried again at %s: %s", what, datetime_of(again), error)
+            host.writes.write(_DELAY_PENDING, (again, tenant, key, due))
+            return
+        row = host.writes.row(_PENDING, tenant, key)
+        if row is not None and row[2] == due:
+            host.writes.write(_DROP_PENDING, (tenant, key))
+        else:  # asked for again meanwhile: that is another one
+            host.writes.write(_RENAME_PENDING, (random_id(host.node), tenant, key))
 
 
 def _order(member: Member) -> tuple[int, int]:
