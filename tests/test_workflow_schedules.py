@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import sqlite3
 from datetime import UTC, datetime, timedelta
@@ -130,6 +131,25 @@ async def test_a_schedule_is_triggered_by_hand(clock: VirtualClock) -> None:
         assert (await instance.result("1 second")).startswith("day ")
         with pytest.raises(z0.ScheduleNotFound, match="daily"):
             await runtime.workflows.schedules(Report).trigger("weekly")
+
+
+async def test_each_trigger_makes_an_instance_and_none_under_an_id_that_is_taken(clock: VirtualClock) -> None:
+    async with temporary_runtime(memory=True, clock=clock, actors=CLASSES) as runtime:
+        schedules = runtime.workflows.schedules(Report)
+        made = [*await asyncio.gather(*(schedules.trigger("daily") for _ in range(5)))]
+        await runtime.close()
+        async with z0.Runtime(runtime.path, clock=clock, actors=CLASSES) as again:
+            schedules = again.workflows.schedules(Report)
+            made.append(await schedules.trigger("daily"))
+            first = us_of(START) // 1_000
+            assert [each.id for each in made] == [f"daily-now-{first + n}" for n in range(6)]
+            await clock.settle()
+            assert await again.workflows.counts(Report) == {"complete": 6}
+            assert (await schedules.trigger("daily", id="mine")).id == "mine"
+            with pytest.raises(z0.InstanceExists, match="Report 'mine' exists already"):
+                await schedules.trigger("daily", id="mine")
+            with pytest.raises(z0.InvalidName):
+                await schedules.trigger("daily", id="no id!")
 
 
 async def test_a_schedule_of_a_tenant_creates_instances_of_the_tenant(clock: VirtualClock) -> None:

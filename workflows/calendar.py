@@ -23,6 +23,7 @@ from z0.actors.schema import ACTOR_SCHEMA
 
 from .errors import InstanceExists, ScheduleNotFound
 from .flow import groups_of, rules_of
+from .ids import check_id
 from .schedules import Missed, Schedule, ScheduleInfo, due_times, instance_id, moment, times
 from .troubles import Troubles
 from .values import loaded, stored
@@ -90,6 +91,10 @@ class Calendar(Actor):
 
     def _put(self, row: Row) -> None:
         self._z0_host.writes.write(_PUT, msgspec.structs.astuple(row))
+
+    def _z0_open(self, meta: dict[str, Any]) -> None:
+        super()._z0_open(meta)
+        self._triggered = 0  # the time in the last id that was given by hand
 
     @property
     def _troubles(self) -> Troubles:
@@ -229,9 +234,18 @@ class Calendar(Actor):
             self._troubles.clear(name)
             self._wake()
 
-    async def z0_trigger(self, name: str, id: str) -> None:
-        """Create an instance now. Raises ScheduleNotFound."""
-        await self._create(self._row(name), self.clock.now_us(), id)
+    async def z0_trigger(self, name: str, id: str | None) -> str:
+        """Create an instance now; its id. Raises ScheduleNotFound, InstanceExists."""
+        row, now = self._row(name), self.clock.now_us()
+        if id is not None:
+            if not await self._create(row, now, id):
+                raise InstanceExists(f"{self.name} {id!r}")
+            return id
+        while True:  # several in one millisecond have the ids of the next ones
+            self._triggered = at = max(now, self._triggered + 1_000)
+            id = instance_id(f"{name}-now", at)
+            if await self._create(row, now, id):
+                return id
 
     async def z0_backfill(self, name: str, since: int, until: int) -> list[str]:
         """Create the instances of a time that has passed, where there are none. Raises ScheduleNotFound, ValueError."""
@@ -290,10 +304,12 @@ class Schedules:
         await self._calendar.z0_remove(name)
 
     async def trigger(self, name: str, *, id: str | None = None) -> Instance[Any]:
-        """Create an instance now, besides those that are scheduled. Raises ScheduleNotFound, InvalidName."""
-        instance = self._manager.get(self._cls, id or f"{name}-now-{self._manager.node.clock.now_us() // 1_000}")
-        await self._calendar.z0_trigger(name, instance.id)
-        return instance
+        """Create an instance now, besides those that are scheduled.
+
+        Raises ScheduleNotFound, InvalidName, InstanceExists for an id that is taken.
+        """
+        chosen = None if id is None else check_id(id)
+        return self._manager.get(self._cls, await self._calendar.z0_trigger(name, chosen))
 
     async def backfill(self, name: str, since: datetime, until: datetime) -> Sequence[str]:
         """Create the instances from `since` to before `until` that are missing; their ids.
