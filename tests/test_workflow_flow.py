@@ -100,6 +100,18 @@ async def test_the_highest_priority_leaves_the_queue_first(clock: VirtualClock) 
         assert [each for each in done if each[0] == "+"] == ["+first", "+high", "+a", "+b", "+low"]
 
 
+@pytest.mark.parametrize("wrong", ["high", 1.5, None, [1], True, 2**70])
+async def test_a_priority_that_is_none_is_refused_and_nothing_is_created(wrong: Any, clock: VirtualClock) -> None:
+    async with temporary_runtime(memory=True, clock=clock, actors=CLASSES, env=[]) as runtime:
+        with pytest.raises((TypeError, ValueError), match="priority="):
+            await runtime.workflows.create(One, id="x", priority=wrong)
+        assert await runtime.workflows.count(One) == 0
+        for priority in (-(2**62), 2**62):
+            await runtime.workflows.create(One, id=f"{priority:x}".replace("-", "m"), priority=priority)
+        await clock.settle()
+        assert [each.priority for each in await runtime.workflows.queue(One)] == [-(2**62), 2**62]
+
+
 async def test_a_busy_key_does_not_hold_up_others(clock: VirtualClock) -> None:
     done: list[str] = []
     async with temporary_runtime(memory=True, clock=clock, actors=CLASSES, env=done) as runtime:

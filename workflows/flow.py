@@ -17,6 +17,7 @@ import msgspec
 from z0.actors.clock import Span, seconds
 
 Key = str | Callable[[Any], Any]
+_PRIORITY_MAX = 2**62  # SQLite keeps 64 bits
 WhenFull = Literal["queue", "cancel_new", "cancel_running"]
 
 
@@ -94,6 +95,14 @@ def groups_of(rules: Sequence[Concurrency], payload: Any, given: str | None, ten
         json.dumps([tenant if rule.per_tenant else None, key_in(payload, rule.key, given)], separators=(",", ":"))
         for rule in rules
     ]
+
+
+def check_priority(priority: object) -> None:
+    """Raises TypeError for what is no whole number, ValueError for one that is too big to be kept."""
+    if isinstance(priority, bool) or not isinstance(priority, int):
+        raise TypeError(f"priority={priority!r}: give a whole number; the higher, the sooner")
+    if not -_PRIORITY_MAX <= priority <= _PRIORITY_MAX:
+        raise ValueError(f"priority={priority!r}: give one from -2**62 to 2**62")
 
 
 class Queued(NamedTuple):

@@ -18,7 +18,7 @@ from . import bulk
 from .bulk import BatchReport, BulkResult, InstanceInfo, Verb
 from .calendar import Schedules
 from .errors import InstanceExists, InstanceNotFound
-from .flow import Queued, groups_of, key_in, rules_of
+from .flow import Queued, check_priority, groups_of, key_in, rules_of
 from .history import FINISHED, Status
 from .ids import check_id, random_id
 from .instance import Instance
@@ -61,7 +61,7 @@ class Workflows:
         the id already, as it is. `key`, `priority`: for classes with `concurrency` or `debounce`; the key, in place of
         the one that these take from the payload; the higher the priority, the sooner it leaves the queue. An instance
         of a class with `debounce` does not exist before its wait is over; that it will is durable. Raises
-        InstanceExists, InvalidName, InvalidValue.
+        InstanceExists, InvalidName, InvalidValue, and TypeError or ValueError for a priority that is none.
         """
         sent = _key_of_step()
         chosen = random_id(self.node) if sent is None else derived_id(sent)
@@ -89,6 +89,7 @@ class Workflows:
         trace = trace_here(services(self.node).tracer)
         detail: dict[str, Any] = {} if trace is None else {"trace": trace}
         rules = rules_of(cls.concurrency)
+        check_priority(priority)
         if rules:
             detail["groups"] = groups_of(rules, payload, key, self.tenant)
             detail["priority"] = priority
