@@ -227,6 +227,22 @@ async def test_a_runtime_that_closes_ends_what_is_done_to_many(clock: VirtualClo
             await workflows.create_batch(Sleepy, [{"id": "new"}])
 
 
+async def test_a_word_that_is_none_of_those_that_are_known_is_refused(clock: VirtualClock) -> None:
+    async with temporary_runtime(memory=True, clock=clock, actors=[Sleepy]) as runtime:
+        workflows: Any = runtime.workflows
+        instance = await workflows.create(Sleepy, "wait", id="x")
+        for ask in (
+            lambda: workflows.list(Sleepy, status="failed"),
+            lambda: workflows.count(Sleepy, status="failed"),
+            lambda: workflows.purge(Sleepy, unused_for="1 day", status="failed"),
+            lambda: instance.wait_for_status("complete", "failed"),
+        ):
+            with pytest.raises(ValueError, match=r"no instance has status 'failed'; there are: queued, .*abandoned"):
+                await ask()
+        with pytest.raises(ValueError, match="on_conflict='ignore': give 'raise' or 'existing'"):
+            await workflows.create(Sleepy, id="y", on_conflict="ignore")
+
+
 async def test_what_cannot_be_done_to_many_is_refused_before_anything_is(clock: VirtualClock) -> None:
     async with temporary_runtime(memory=True, clock=clock, actors=[Sleepy]) as runtime:
         workflows: Any = runtime.workflows

@@ -16,7 +16,7 @@ from . import blobs
 from .errors import InstanceFailed, InstanceNotFound, WrongStatus
 from .event import check_event_id, check_type, fields_of
 from .failure import error_of
-from .history import ENDS, Status
+from .history import ENDS, Status, check_status
 from .ids import check_id, random_id
 from .journal import Entry
 from .public import GOING, Expander, InstanceEvent, Read, StepInfo, step_named, steps_of
@@ -68,8 +68,9 @@ class Instance(Generic[W]):
     async def wait_for_status(self, *statuses: Status, timeout: Span | None = None) -> InstanceStatus:
         """How it is, as soon as it has one of these statuses.
 
-        Raises WrongStatus when it has ended with another one, TimeoutError.
+        Raises WrongStatus when it has ended with another one, TimeoutError, ValueError for one that does not exist.
         """
+        check_status(*statuses)
         status = await self._until(ENTRIES, lambda status: status.status in statuses or status.finished, timeout)
         if status.status in statuses:
             return status

@@ -19,7 +19,7 @@ from .bulk import BatchReport, BulkResult, InstanceInfo, Verb
 from .calendar import Schedules
 from .errors import InstanceExists, InstanceNotFound
 from .flow import Queued, check_priority, groups_of, key_in, rules_of
-from .history import FINISHED, Status
+from .history import FINISHED, Status, check_status
 from .ids import check_id, random_id
 from .instance import Instance
 from .kin import derived_id
@@ -61,8 +61,10 @@ class Workflows:
         the id already, as it is. `key`, `priority`: for classes with `concurrency` or `debounce`; the key, in place of
         the one that these take from the payload; the higher the priority, the sooner it leaves the queue. An instance
         of a class with `debounce` does not exist before its wait is over; that it will is durable. Raises
-        InstanceExists, InvalidName, InvalidValue, and TypeError or ValueError for a priority that is none.
+        InstanceExists, InvalidName, InvalidValue, and TypeError or ValueError for another argument that cannot be.
         """
+        if on_conflict not in ("raise", "existing"):
+            raise ValueError(f"on_conflict={on_conflict!r}: give 'raise' or 'existing'")
         sent = _key_of_step()
         chosen = random_id(self.node) if sent is None else derived_id(sent)
         instance = self.get(cls, chosen if id is None else id)
@@ -142,7 +144,12 @@ class Workflows:
         after: str = "",
         limit: int | None = 100,
     ) -> list[InstanceInfo]:
-        """Instances in the order of their ids, from behind `after`. None of those that sleep is opened for it."""
+        """Instances in the order of their ids, from behind `after`. None of those that sleep is opened for it.
+
+        Raises ValueError for a status that does not exist.
+        """
+        if status is not None:
+            check_status(status)
         found: list[InstanceInfo] = []
         async for info in bulk.listed(self, cls, status, prefix, after):
             if limit is not None and len(found) >= limit:
@@ -151,7 +158,9 @@ class Workflows:
         return found
 
     async def count(self, cls: type[W] | str, *, status: Status | None = None, prefix: str = "") -> int:
-        """How many instances there are, in all or of one status."""
+        """How many instances there are, in all or of one status. Raises ValueError for one that does not exist."""
+        if status is not None:
+            check_status(status)
         counts = await self.counts(cls, prefix=prefix)
         return sum(counts.values()) if status is None else counts.get(status, 0)
 
@@ -189,7 +198,12 @@ class Workflows:
     async def purge(
         self, cls: type[W] | str, *, unused_for: Span, status: Status | None = None, limit: int | None = None
     ) -> int:
-        """Delete finished instances that nobody has used for so long; how many. See `Workflow.retention`."""
+        """Delete finished instances that nobody has used for so long; how many. See `Workflow.retention`.
+
+        Raises ValueError for a status that does not exist.
+        """
+        if status is not None:
+            check_status(status)
         before = self.node.clock.now() - timedelta(seconds=seconds(unused_for))
         found = [
             info.id
