@@ -231,16 +231,46 @@ async def test_a_word_that_is_none_of_those_that_are_known_is_refused(clock: Vir
     async with temporary_runtime(memory=True, clock=clock, actors=[Sleepy]) as runtime:
         workflows: Any = runtime.workflows
         instance = await workflows.create(Sleepy, "wait", id="x")
-        for ask in (
-            lambda: workflows.list(Sleepy, status="failed"),
-            lambda: workflows.count(Sleepy, status="failed"),
-            lambda: workflows.purge(Sleepy, unused_for="1 day", status="failed"),
-            lambda: instance.wait_for_status("complete", "failed"),
+        for asked in (
+            workflows.list(Sleepy, status="failed"),
+            workflows.count(Sleepy, status="failed"),
+            workflows.purge(Sleepy, unused_for="1 day", status="failed"),
+            instance.wait_for_status("complete", "failed"),
         ):
             with pytest.raises(ValueError, match=r"no instance has status 'failed'; there are: queued, .*abandoned"):
-                await ask()
+                await asked
         with pytest.raises(ValueError, match="on_conflict='ignore': give 'raise' or 'existing'"):
             await workflows.create(Sleepy, id="y", on_conflict="ignore")
+
+
+class Debounced(Sleepy):
+    debounce = z0.Debounce(wait="1 minute", key="customer")
+
+
+ID_RULE = "letters, digits, '_' or '-', not first '-'"
+
+
+@pytest.mark.parametrize(
+    ("ask", "says"),
+    [
+        (lambda of: of.get(Sleepy, 5), f"instance id 5 is not 1 to 100 {ID_RULE}"),
+        (lambda of: of.get(Sleepy, "a b"), f"instance id 'a b' is not 1 to 100 {ID_RULE}"),
+        (lambda of: of.get("Bill", "x"), "workflow 'Bill' is not known; name its class in Runtime(actors=[...])"),
+        (lambda of: of.get(None, "x"), "None is not a subclass of z0.Workflow, nor the name of one"),
+        (lambda of: of.get(z0.Entity, "x"), "Entity is not a subclass of z0.Workflow, nor the name of one"),
+        (lambda of: z0.Schedule(cron="0 9 * * *", name="a b"), f"schedule name 'a b' is not 1 to 80 {ID_RULE}"),
+        (
+            lambda of: of.create(Debounced, {}),
+            "the payload has no 'customer', by which its class debounces; or give key=...",
+        ),
+    ],
+)
+async def test_what_is_wrong_is_said_and_nothing_that_is_not(ask: Any, says: str, clock: VirtualClock) -> None:
+    async with temporary_runtime(memory=True, clock=clock, actors=[Sleepy, Debounced]) as runtime:
+        with pytest.raises((TypeError, ValueError)) as caught:  # noqa: PT012
+            asked = ask(runtime.workflows)
+            await asked
+        assert str(caught.value) == says
 
 
 async def test_what_cannot_be_done_to_many_is_refused_before_anything_is(clock: VirtualClock) -> None:

@@ -72,8 +72,11 @@ def rules_of(rules: Rules) -> Sequence[Concurrency]:
     return () if rules is None else (rules,) if isinstance(rules, Concurrency) else rules
 
 
-def key_in(payload: Any, key: Key | None, given: str | None) -> str:
-    """The key of an instance: what was given, or what the payload says. Raises ValueError when it says nothing."""
+def key_in(payload: Any, key: Key | None, given: str | None, does: str = "limits concurrency") -> str:
+    """The key of an instance: what was given, or what the payload says. Raises ValueError when it says nothing.
+
+    `does`: what its class does by it.
+    """
     if key is None:
         return ""
     if given is not None:
@@ -84,7 +87,7 @@ def key_in(payload: Any, key: Key | None, given: str | None) -> str:
         found = msgspec.to_builtins(payload, enc_hook=repr)
         for part in key.split("."):
             if not isinstance(found, dict) or part not in found:
-                raise ValueError(f"the payload has no {key!r}, by which its class limits concurrency; or give key=...")
+                raise ValueError(f"the payload has no {key!r}, by which its class {does}; or give key=...")
             found = found[part]
     return found if isinstance(found, str) else json.dumps(found, sort_keys=True, default=repr)
 

@@ -105,7 +105,7 @@ class Workflows:
         how = one.cls.debounce
         assert how is not None
         most = None if how.max_wait is None else to_us(seconds(how.max_wait))
-        key, wait = key_in(payload, how.key, given), to_us(seconds(how.wait))
+        key, wait = key_in(payload, how.key, given, "debounces"), to_us(seconds(how.wait))
         return await self._turnstile(one.cls).z0_debounce(self.tenant, key, one.id, encoded, detail, wait, most, named)
 
     def _turnstile(self, cls: type[Workflow]) -> Turnstile:
@@ -113,7 +113,7 @@ class Workflows:
 
     def schedules(self, cls: type[W] | str) -> Schedules:
         """The schedules of a class: those that it declares, and others."""
-        return Schedules(self, self._class(cls))
+        return Schedules(self, self.class_of(cls))
 
     async def schedule(self, cls: type[W] | str, schedule: Schedule) -> str:
         """Have instances created by the calendar; the schedule's name. The same again changes nothing."""
@@ -121,7 +121,7 @@ class Workflows:
 
     async def queue(self, cls: type[W] | str) -> Sequence[Queued]:
         """The instances of a class with `concurrency` that hold slots, then those that wait for one, in order."""
-        known = self._class(cls)
+        known = self.class_of(cls)
         members = await self._turnstile(known).z0_queue()
         return [Queued(tenant, id, state, priority) for tenant, id, state, priority in members]
 
@@ -217,20 +217,23 @@ class Workflows:
 
     def get(self, cls: type[W] | str, id: str) -> Instance[W]:
         """A handle on an instance, which need not exist; nothing is loaded. Raises InvalidName."""
-        return Instance(self.node, self._class(cls), self.tenant, check_id(id))
+        return Instance(self.node, self.class_of(cls), self.tenant, check_id(id))
 
     def kind(self, cls: type[Workflow] | str) -> Kind:
         """What the engine knows of the class. Raises InvalidName, TypeError."""
-        return self.node.kind(self._class(cls))
+        return self.node.kind(self.class_of(cls))
 
-    def _class(self, cls: type[W] | str) -> type[W]:
+    def class_of(self, cls: type[W] | str) -> type[W]:
+        """The class, or that of the name. Raises InvalidName, TypeError."""
         if isinstance(cls, str):
             kind = self.node.kind_of(cls)
             if kind is None or not issubclass(kind.cls, Workflow):
                 raise InvalidName(f"workflow {cls!r}", "is not known; name its class in Runtime(actors=[...])")
             return cast(type[W], kind.cls)
-        if not issubclass(cls, Workflow):
-            raise TypeError(f"{cls.__name__} is not a subclass of z0.Workflow")
+        given: Any = cls
+        if not isinstance(given, type) or not issubclass(given, Workflow):
+            shown = getattr(given, "__name__", repr(given))
+            raise TypeError(f"{shown} is not a subclass of z0.Workflow, nor the name of one")
         return cls
 
 

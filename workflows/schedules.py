@@ -40,9 +40,7 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True):
         self.recurs()
         if self.missed not in get_args(Missed):
             raise ValueError(f"Schedule(missed={self.missed!r}): give 'one', 'all' or 'skip'")
-        check_id(self.key)
-        if len(self.key) > 80:
-            raise ValueError(f"a schedule's name has at most 80 characters: {self.key!r}")
+        check_id(self.key, "schedule name", 80)
 
     @property
     def key(self) -> str:
