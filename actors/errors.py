@@ -18,10 +18,10 @@ class Z0Error(Exception):
 
 
 class InvalidName(Z0Error, ValueError):
-    """A name of an actor, tenant or namespace that cannot be an address."""
+    """A name of an actor, a tenant, a namespace, an instance, a step or an event that cannot be one."""
 
-    def __init__(self, what: str, reason: str) -> None:
-        super().__init__(f"{what} {reason}; use 1 to 512 UTF-8 bytes without NUL")
+    def __init__(self, what: str, reason: str, instead: str = "") -> None:
+        super().__init__(f"{what} {reason}; {instead}" if instead else f"{what} {reason}")
         self.reason = reason
 
 

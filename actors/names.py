@@ -40,18 +40,22 @@ class Address(NamedTuple):
 def check_name(name: object, what: str = "name") -> str:
     """The name, if it can be one. Raises InvalidName."""
     if not isinstance(name, str):
-        raise InvalidName(what, f"is a {type(name).__name__}, not a string")
+        raise _invalid(what, f"is a {type(name).__name__}, not a string")
     try:
         size = len(name.encode())
     except UnicodeEncodeError:
-        raise InvalidName(what, "holds a lone surrogate") from None
+        raise _invalid(what, "holds a lone surrogate") from None
     if not size:
-        raise InvalidName(what, "is empty")
+        raise _invalid(what, "is empty")
     if size > NAME_BYTES_MAX:
-        raise InvalidName(what, f"is {size} bytes long")
+        raise _invalid(what, f"is {size} bytes long")
     if "\0" in name:
-        raise InvalidName(what, "holds a NUL")
+        raise _invalid(what, "holds a NUL")
     return name
+
+
+def _invalid(what: str, reason: str) -> InvalidName:
+    return InvalidName(what, reason, f"use 1 to {NAME_BYTES_MAX} UTF-8 bytes without NUL")
 
 
 def file_path(tenant: str, namespace: str, name: str) -> PurePath:

@@ -11,7 +11,7 @@ import pytest
 import z0
 from tests.proofs import Proof
 from tests.workflow_world import Account, amounts, crash_at_every_commit, end_of, events_of, outcome, said
-from z0.testing import VirtualClock, crash, temporary_runtime
+from z0.testing import VirtualClock, crash, replay, temporary_runtime
 
 
 class Refused(Exception):
@@ -129,6 +129,29 @@ async def test_retrying_a_parent_retries_the_child_that_failed_it(clock: Virtual
         assert await instance.result() == 5
         assert script.done == ["once"]
         assert len(await children(runtime, Plain)) == 1
+
+
+class ByName(z0.Workflow):
+    async def run(self, event: z0.Event[Any], step: z0.Step) -> Any:
+        result = await step.workflow(event.payload, 5)
+        return [*result, type(result).__name__]
+
+
+async def test_a_child_may_be_named_instead_of_imported(clock: VirtualClock) -> None:
+    async with temporary_runtime(memory=True, actors=[Child, ByName], env=Script(), clock=clock) as runtime:
+        instance = await runtime.workflows.create(ByName, "Child", id="x")
+        await clock.advance("1 minute")
+        assert (await instance.status()).waiting_for[0].startswith("workflow:Child#1: Child 'x-")
+        await clock.advance("1 hour")
+        assert await instance.result("1 second") == [5, 6, "tuple"]
+        for wrong, says in ((5, "5 is not a subclass of z0.Workflow"), ("Kid", "workflow 'Kid' is not known")):
+            failing = await runtime.workflows.create(ByName, wrong)
+            await clock.settle()
+            error = (await failing.status()).error
+            assert error is not None
+            assert says in error.message
+        found = await replay(runtime.path / "default" / "ByName" / "x.sqlite", ByName)  # which does not know Child
+        assert (found.same, found.ends) == (True, True)
 
 
 async def test_a_child_of_another_id_is_a_conflict(clock: VirtualClock) -> None:

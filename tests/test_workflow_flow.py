@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 from typing import Any
 
@@ -14,6 +15,7 @@ from tests.proofs import Proof
 from z0.testing import VirtualClock, crash, fault, temporary_runtime
 from z0.workflows import errands, turnstile
 from z0.workflows.flow import Concurrency, Member, fits, groups_of, next_members, taken
+from z0.workflows.values import stored
 
 
 class Job(z0.Workflow):
@@ -98,6 +100,18 @@ async def test_the_highest_priority_leaves_the_queue_first(clock: VirtualClock) 
         assert [each for each in done if each[0] == "+"] == ["+first", "+high", "+a", "+b", "+low"]
 
 
+@pytest.mark.parametrize("wrong", ["high", 1.5, None, [1], True, 2**70])
+async def test_a_priority_that_is_none_is_refused_and_nothing_is_created(wrong: Any, clock: VirtualClock) -> None:
+    async with temporary_runtime(memory=True, clock=clock, actors=CLASSES, env=[]) as runtime:
+        with pytest.raises((TypeError, ValueError), match="priority="):
+            await runtime.workflows.create(One, id="x", priority=wrong)
+        assert await runtime.workflows.count(One) == 0
+        for priority in (-(2**62), 2**62):
+            await runtime.workflows.create(One, id=f"{priority:x}".replace("-", "m"), priority=priority)
+        await clock.settle()
+        assert [each.priority for each in await runtime.workflows.queue(One)] == [-(2**62), 2**62]
+
+
 async def test_a_busy_key_does_not_hold_up_others(clock: VirtualClock) -> None:
     done: list[str] = []
     async with temporary_runtime(memory=True, clock=clock, actors=CLASSES, env=done) as runtime:
@@ -154,6 +168,46 @@ async def test_a_new_one_of_a_singleton_takes_the_place_of_the_one_that_runs(clo
         assert done == ["+0", "+1", "+2", "-2"]
 
 
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_of_many_that_take_each_others_place_the_newest_runs_and_all_others_end(
+    at_once: bool, clock: VirtualClock
+) -> None:
+    done: list[str] = []
+    async with temporary_runtime(memory=True, clock=clock, actors=CLASSES, env=done) as runtime:
+        workflows = runtime.workflows
+        await workflows.create(Replacing, id="0")
+        if at_once:
+            await clock.settle()
+            await asyncio.gather(*(workflows.create(Replacing, id=f"{n}") for n in range(1, 6)))
+        else:
+            for n in range(1, 6):
+                await workflows.create(Replacing, id=f"{n}")
+        await clock.settle()
+        ((_, newest, state, _),) = await workflows.queue(Replacing)
+        assert (newest == "5" or at_once, newest != "0", state) == (True, True, "running")
+        assert await workflows.counts(Replacing) == {"terminated": 5, "waiting": 1}
+        reason = (await workflows.get(Replacing, "0").status()).reason or ""
+        assert "took its place (concurrency)" in reason
+        await clock.advance("61 minutes")
+        assert [each for each in done if each[0] == "-"] == [f"-{newest}"]
+
+
+async def test_the_newest_of_a_key_wins_also_while_it_waits_for_a_slot_of_another_rule(clock: VirtualClock) -> None:
+    class Both(Job):
+        concurrency = (z0.Concurrency(limit=2), z0.singleton("k", mode="cancel"))
+
+    done: list[str] = []
+    async with temporary_runtime(memory=True, clock=clock, actors=[Both], env=done) as runtime:
+        for id in ("a1", "b1", "c1", "c2", "c3", "b2"):
+            await runtime.workflows.create(Both, {"k": id[0]}, id=id)
+            await clock.settle()
+        assert [(each.id, each.state) for each in await runtime.workflows.queue(Both)] == [
+            ("a1", "running"), ("c3", "running"), ("b2", "waiting"),
+        ]  # fmt: skip
+        await clock.advance("2 hours")
+        assert [each for each in done if each[0] == "-"] == ["-a1", "-c3", "-b2"]
+
+
 async def test_a_slot_comes_back_however_an_instance_ends(clock: VirtualClock) -> None:
     done: list[str] = []
     async with temporary_runtime(memory=True, clock=clock, actors=CLASSES, env=done) as runtime:
@@ -186,6 +240,132 @@ async def test_a_failed_instance_that_is_retried_takes_its_turn_in_the_queue(clo
         assert await runtime.workflows.queue(One) == []
 
 
+@pytest.mark.parametrize("cls", [Skipping, Replacing])
+async def test_retrying_one_of_a_singleton_while_another_runs_is_refused_and_ends_neither(
+    cls: Any, clock: VirtualClock
+) -> None:
+    class Fails(cls):  # type: ignore[misc]
+        async def run(self, event: z0.Event[Any], step: z0.Step) -> None:
+            if self.id == "fails":
+                await step.do("fail", self.fail, retries=z0.Retries(limit=0))
+            await step.sleep("work", "1 hour")
+
+        def fail(self) -> None:
+            if self.env.get("broken"):
+                raise ValueError("no")
+
+    env = {"broken": True}
+    async with temporary_runtime(memory=True, clock=clock, actors=[Fails], env=env) as runtime:
+        failing = await runtime.workflows.create(Fails, {"customer": 7}, id="fails")
+        await clock.settle()
+        other = await runtime.workflows.create(Fails, {"customer": 7}, id="other")
+        await clock.settle()
+        env["broken"] = False
+        for again in (failing.retry, failing.restart):
+            with pytest.raises(z0.WrongStatus, match="1 of Fails run already"):
+                await again()
+        with pytest.raises(z0.StepNotFound):
+            await failing.restart("none")
+        await clock.settle()
+        status = await failing.status()
+        assert (status.status, status.error is None) == ("errored", False)
+        await clock.advance("61 minutes")
+        assert (await other.status()).status == "complete"
+        results = await asyncio.gather(failing.retry(), failing.retry(), return_exceptions=True)
+        assert [type(each) for each in results] == [type(None), z0.WrongStatus]
+        await clock.settle()
+        assert [(each.id, each.state) for each in await runtime.workflows.queue(Fails)] == [("fails", "running")]
+        await clock.advance("61 minutes")
+        assert (await failing.status()).status == "complete"
+        assert await runtime.workflows.queue(Fails) == []
+
+
+async def test_of_many_of_a_singleton_that_are_retried_at_once_one_runs_and_the_others_say_why_not(
+    clock: VirtualClock,
+) -> None:
+    class Fails(z0.Workflow):
+        concurrency = z0.singleton(key="customer")
+
+        async def run(self, event: z0.Event[Any], step: z0.Step) -> None:
+            await step.do("fail", self.fail, retries=z0.Retries(limit=0))
+            await step.sleep("work", "1 hour")
+
+        def fail(self) -> None:
+            if self.env.get("broken"):
+                raise ValueError("no")
+
+    env = {"broken": True}
+    async with temporary_runtime(memory=True, clock=clock, actors=[Fails], env=env) as runtime:
+        for n in range(4):
+            await runtime.workflows.create(Fails, {"customer": 7}, id=f"{n}")
+            await clock.settle()
+        assert await runtime.workflows.counts(Fails) == {"errored": 4}
+        env["broken"] = False
+        for left in range(3, -1, -1):
+            report = await runtime.workflows.retry_failed(Fails)
+            assert [each.done for each in report].count(True) == 1
+            assert [
+                each.message for each in report if not each.done and "1 of Fails run already" not in each.message
+            ] == []
+            await clock.advance("61 minutes")
+            assert await runtime.workflows.counts(Fails) == (
+                {"complete": 4 - left, "errored": left} if left else {"complete": 4}
+            )
+
+
+class Mended(Skipping):
+    async def run(self, event: z0.Event[Any], step: z0.Step) -> None:
+        await step.do("fail", self.fail_once, retries=z0.Retries(limit=0))
+        await super().run(event, step)
+
+    def fail_once(self) -> None:
+        if not self.env:
+            raise ValueError("no")
+
+
+async def crash_while_retrying(point: Any, nth: int) -> bool:
+    """Crash at that commit, go on, and see that the slot is held by one only, and not for ever."""
+    clock, done = VirtualClock(), list[str]()
+    async with temporary_runtime(memory=True, clock=clock, actors=[Mended], env=done) as runtime:
+        failing = await runtime.workflows.create(Mended, {"customer": 7}, id="fails")
+        await clock.settle()
+        done.append("mended")
+        with fault(runtime, point, nth=nth) as struck, suppress(z0.Z0Error):
+            await failing.retry()
+            await clock.settle()
+        await crash(runtime)
+        async with z0.Runtime(runtime.path, clock=clock, actors=[Mended], env=done) as again:
+            await clock.advance("2 hours")
+            await again.workflows.create(Mended, {"customer": 7}, id="next")
+            await clock.advance("2 hours")
+            counts = await again.workflows.counts(Mended)
+            assert counts in ({"complete": 2}, {"complete": 1, "errored": 1}), done
+            assert await again.workflows.queue(Mended) == []
+    return bool(struck.hits)
+
+
+@pytest.mark.parametrize("point", ["crash-before-commit", "crash-after-commit"])
+async def test_wherever_a_crash_comes_while_one_is_retried_its_slot_is_not_lost(point: Any) -> None:
+    for nth in range(1, 30):
+        if not await crash_while_retrying(point, nth):
+            break
+    assert 3 < nth < 29
+
+
+async def test_a_slot_that_was_kept_for_one_that_never_came_is_found_again(clock: VirtualClock) -> None:
+    async with temporary_runtime(memory=True, clock=clock, actors=CLASSES, env=[]) as runtime:
+        failing = await runtime.workflows.create(Skipping, {"customer": 7}, id="x")
+        await failing.terminate()
+        await clock.settle()
+        stub = runtime.workflows._turnstile(Skipping)
+        groups = groups_of([Skipping.concurrency], {"customer": 7}, None, "default")
+        assert await stub.z0_reserve("default", "x", groups, 0, 1_000) is None
+        assert await stub.z0_reserve("default", "x", groups, 0, 999) is None  # of before
+        assert [each.state for each in await runtime.workflows.queue(Skipping)] == ["reserved"]
+        await clock.advance("21 minutes")
+        assert await runtime.workflows.queue(Skipping) == []
+
+
 async def test_debounced_instances_become_one_with_the_last_payload(clock: VirtualClock) -> None:
     async with temporary_runtime(memory=True, clock=clock, actors=CLASSES) as runtime:
         ids = set()
@@ -202,6 +382,80 @@ async def test_debounced_instances_become_one_with_the_last_payload(clock: Virtu
         assert await runtime.workflows.count(Settled) == 2
 
 
+async def test_a_debounced_instance_says_that_it_waits_and_takes_no_id_that_is_taken(clock: VirtualClock) -> None:
+    async with temporary_runtime(memory=True, clock=clock, actors=CLASSES) as runtime:
+        create = runtime.workflows.create
+        instance = await create(Settled, {"customer": "a"}, id="mine")
+        with pytest.raises(z0.InstanceNotFound, match="waits until its debounce is over"):
+            await instance.status()
+        with pytest.raises(z0.InstanceExists):  # it will
+            await create(Settled, {"customer": "b"}, id="mine")
+        assert (await create(Settled, {"customer": "a", "n": 1}, id="mine")).id == "mine"
+        await clock.advance("11 seconds")
+        assert await instance.result("1 second") == {"customer": "a", "n": 1}
+        with pytest.raises(z0.InstanceExists):
+            await create(Settled, {"customer": "a", "n": 2}, id="mine")
+        same = await create(Settled, {"customer": "a", "n": 2}, id="mine", on_conflict="existing")
+        assert same.id == "mine"
+        await clock.advance("2 minutes")
+        assert await runtime.workflows.count(Settled) == 1
+        await instance.delete()
+        again = await create(Settled, {"customer": "a", "n": 3}, id="mine")
+        await clock.advance("11 seconds")
+        assert (await again.result("1 second"))["n"] == 3
+
+
+async def test_what_is_debounced_is_not_lost_when_another_takes_its_id_meanwhile(
+    clock: VirtualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with temporary_runtime(memory=True, clock=clock, actors=CLASSES) as runtime:
+        await runtime.workflows.create(Settled, {"customer": "a", "n": 1}, id="mine")
+        stub = runtime.workflows.get(Settled, "mine")._stub
+        await stub.z0_create(stored({"customer": "b"}, "", 1_000), {})
+        await clock.advance("11 seconds")
+        (other,) = [info.id for info in await runtime.workflows.list(Settled) if info.id != "mine"]
+        assert await runtime.workflows.get(Settled, other).result("1 second") == {"customer": "a", "n": 1}
+        assert f"begins as '{other}'" in caplog.text
+
+
+class Asking(z0.Workflow):
+    async def run(self, event: z0.Event[Any], step: z0.Step) -> Any:
+        return await step.do("ask", self.ask, retries=z0.Retries(delay="1 minute"))
+
+    async def ask(self, ctx: z0.StepContext) -> str:
+        instance = await self.workflows.create(Settled, {"customer": "a"})
+        if ctx.attempt < 3:
+            raise ValueError("once more")
+        return instance.id
+
+
+async def test_a_step_that_asks_again_for_a_debounced_instance_gets_the_one_that_it_has_made(
+    clock: VirtualClock,
+) -> None:
+    async with temporary_runtime(memory=True, clock=clock, actors=[*CLASSES, Asking]) as runtime:
+        asking = await runtime.workflows.create(Asking)
+        await clock.advance("5 minutes")
+        (made,) = await runtime.workflows.list(Settled)
+        assert await asking.result("1 second") == made.id
+
+
+@pytest.mark.parametrize("point", ["crash-before-commit", "crash-after-commit"])
+async def test_wherever_a_crash_comes_what_is_debounced_begins_once(point: Any) -> None:
+    for nth in range(1, 30):
+        clock = VirtualClock()
+        async with temporary_runtime(memory=True, clock=clock, actors=CLASSES) as runtime:
+            await runtime.workflows.create(Settled, {"customer": "a"})
+            with fault(runtime, point, nth=nth) as struck:
+                await clock.advance("11 seconds")
+            await crash(runtime)
+            async with z0.Runtime(runtime.path, clock=clock, actors=CLASSES) as again:
+                await clock.advance("1 minute")
+                assert await again.workflows.counts(Settled) == {"complete": 1}
+        if not struck.hits:
+            break
+    assert 2 < nth < 29
+
+
 async def test_debouncing_waits_no_longer_than_it_may(clock: VirtualClock) -> None:
     async with temporary_runtime(memory=True, clock=clock, actors=CLASSES) as runtime:
         for n in range(20):
@@ -210,6 +464,40 @@ async def test_debouncing_waits_no_longer_than_it_may(clock: VirtualClock) -> No
         assert await runtime.workflows.count(Settled) == 1
         created = (await runtime.workflows.list(Settled))[0]
         assert (await runtime.workflows.get(Settled, created.id).result("1 second"))["n"] == 11
+
+
+async def test_a_debounced_instance_is_created_however_long_that_fails(clock: VirtualClock) -> None:
+    async with temporary_runtime(memory=True, clock=clock, actors=CLASSES) as runtime:
+        instance = await runtime.workflows.create(Settled, {"customer": "a"})
+        with fault(runtime, "register", times=None) as struck:
+            await clock.advance("3 hours")
+        assert 10 < struck.hits < 60
+        await clock.advance("20 minutes")
+        assert await instance.result("1 second") == {"customer": "a"}
+
+
+@pytest.mark.parametrize("how", ["given up", "gone"])
+async def test_a_debounced_instance_outlives_the_alarm_that_was_to_create_it(
+    how: str, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails(self: turnstile.Turnstile) -> None:
+        await clock.sleep("1 second")
+        raise RuntimeError("a fault of ours")
+
+    async with temporary_runtime(memory=True, clock=clock, actors=CLASSES) as runtime:
+        instance = await runtime.workflows.create(Settled, {"customer": "a"})
+        if how == "given up":
+            with monkeypatch.context() as patched:
+                patched.setattr(turnstile.Turnstile, "_create_due", fails)
+                await clock.advance("1 hour")
+        else:
+            await clock.settle()
+            (host,) = [host for host in runtime.node.hosts.values() if host.address.namespace == turnstile.NAMESPACE]
+            host.alarms.delete_all()
+            await clock.advance("1 day")
+            await runtime.workflows.queue(Settled)  # it is opened
+        await clock.advance("15 minutes")
+        assert await instance.result("1 second") == {"customer": "a"}
 
 
 async def test_a_queue_survives_a_restart(clock: VirtualClock) -> None:

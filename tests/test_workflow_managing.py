@@ -163,6 +163,130 @@ async def test_failed_instances_are_retried_in_bulk_with_a_report(clock: Virtual
         ] * 2
 
 
+async def test_one_whose_file_is_damaged_is_reported_and_the_others_are_retried(clock: VirtualClock) -> None:
+    async with temporary_runtime(memory=True, clock=clock, actors=[Sleepy], env={}) as runtime:
+        await runtime.workflows.create_batch(Sleepy, [{"id": f"f{n}", "payload": "fail"} for n in range(5)])
+        await clock.advance("1 minute")
+        await runtime.close()
+        (damaged,) = runtime.path.glob("default/*/f3.sqlite")
+        damaged.write_bytes(b"garbage" * 1_000)
+        async with runtime_on(runtime.path, clock, env={"repaired": True}) as again:
+            dry = await again.workflows.retry_failed(Sleepy, dry_run=True)
+            report = await again.workflows.retry_failed(Sleepy)
+            for found in (dry, report):
+                assert [each.id for each in found if not each.done] == ["f3"]
+                assert "f3.sqlite" in found[3].message
+            await clock.settle()
+            assert await again.workflows.counts(Sleepy) == {"complete": 4, "errored": 1}
+            ended = await again.workflows.bulk(Sleepy, "delete", ["f0", "no id!", "f3", "f1"])
+            assert [each.done for each in ended] == [True, False, False, True]
+
+
+async def test_one_whose_status_only_its_damaged_file_knows_is_left_out_of_lists(
+    clock: VirtualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with temporary_runtime(memory=True, clock=clock, actors=[Sleepy]) as runtime:
+        for id in ("x", "y"):
+            await runtime.workflows.create(Sleepy, "done", id=id)
+        await clock.settle()
+        await crash(runtime)
+        (damaged,) = runtime.path.glob("default/*/x.sqlite")
+        damaged.write_bytes(b"garbage" * 1_000)
+        async with runtime_on(runtime.path, clock) as again:
+            assert [each.id for each in await again.workflows.list(Sleepy, status="complete")] == ["y"]
+            assert await again.workflows.counts(Sleepy) == {"complete": 1}
+        assert any("left out of a list" in record.message and "x.sqlite" in record.message for record in caplog.records)
+
+
+async def test_a_fault_of_the_storage_is_reported_for_its_instance_and_stops_no_other(clock: VirtualClock) -> None:
+    async with temporary_runtime(memory=True, clock=clock, actors=[Sleepy]) as runtime:
+        workflows, batch = runtime.workflows, [{"id": f"{n:02}", "payload": "sleep"} for n in range(40)]
+        with fault(runtime, "register", nth=5):
+            made = await workflows.create_batch(Sleepy, batch)
+        (failed,) = made.errors
+        assert (failed.code, len(made.created)) == ("failed", 39)
+        assert "fault 'register'" in failed.message
+        assert (await workflows.create_batch(Sleepy, batch)).created == [failed.id]
+        await clock.settle()
+        with fault(runtime, "storage", actor=runtime.get(Sleepy, "03")):
+            report = await workflows.bulk(Sleepy, "terminate", [each["id"] for each in batch])
+        assert [each.id for each in report if not each.done] == ["03"]
+        await workflows.get(Sleepy, "03").wait_for_status("waiting")
+        assert await workflows.counts(Sleepy) == {"terminated": 39, "waiting": 1}
+
+
+async def test_a_runtime_that_closes_ends_what_is_done_to_many(clock: VirtualClock) -> None:
+    async with temporary_runtime(memory=True, clock=clock, actors=[Sleepy]) as runtime:
+        workflows, batch = runtime.workflows, [{"id": f"{n:02}", "payload": "sleep"} for n in range(80)]
+        await workflows.create_batch(Sleepy, batch)
+        await clock.settle()
+        await runtime.close()
+        with pytest.raises(z0.RuntimeClosed):
+            await workflows.bulk(Sleepy, "terminate", [each["id"] for each in batch])
+        with pytest.raises(z0.RuntimeClosed):
+            await workflows.create_batch(Sleepy, [{"id": "new"}])
+
+
+async def test_a_word_that_is_none_of_those_that_are_known_is_refused(clock: VirtualClock) -> None:
+    async with temporary_runtime(memory=True, clock=clock, actors=[Sleepy]) as runtime:
+        workflows: Any = runtime.workflows
+        instance = await workflows.create(Sleepy, "wait", id="x")
+        for asked in (
+            workflows.list(Sleepy, status="failed"),
+            workflows.count(Sleepy, status="failed"),
+            workflows.purge(Sleepy, unused_for="1 day", status="failed"),
+            instance.wait_for_status("complete", "failed"),
+        ):
+            with pytest.raises(ValueError, match=r"no instance has status 'failed'; there are: queued, .*abandoned"):
+                await asked
+        with pytest.raises(ValueError, match="on_conflict='ignore': give 'raise' or 'existing'"):
+            await workflows.create(Sleepy, id="y", on_conflict="ignore")
+
+
+class Debounced(Sleepy):
+    debounce = z0.Debounce(wait="1 minute", key="customer")
+
+
+ID_RULE = "letters, digits, '_' or '-', not first '-'"
+
+
+@pytest.mark.parametrize(
+    ("ask", "says"),
+    [
+        (lambda of: of.get(Sleepy, 5), f"instance id 5 is not 1 to 100 {ID_RULE}"),
+        (lambda of: of.get(Sleepy, "a b"), f"instance id 'a b' is not 1 to 100 {ID_RULE}"),
+        (lambda of: of.get("Bill", "x"), "workflow 'Bill' is not known; name its class in Runtime(actors=[...])"),
+        (lambda of: of.get(None, "x"), "None is not a subclass of z0.Workflow, nor the name of one"),
+        (lambda of: of.get(z0.Entity, "x"), "Entity is not a subclass of z0.Workflow, nor the name of one"),
+        (lambda of: z0.Schedule(cron="0 9 * * *", name="a b"), f"schedule name 'a b' is not 1 to 80 {ID_RULE}"),
+        (
+            lambda of: of.create(Debounced, {}),
+            "the payload has no 'customer', by which its class debounces; or give key=...",
+        ),
+    ],
+)
+async def test_what_is_wrong_is_said_and_nothing_that_is_not(ask: Any, says: str, clock: VirtualClock) -> None:
+    async with temporary_runtime(memory=True, clock=clock, actors=[Sleepy, Debounced]) as runtime:
+        with pytest.raises((TypeError, ValueError)) as caught:  # noqa: PT012
+            asked = ask(runtime.workflows)
+            await asked
+        assert str(caught.value) == says
+
+
+async def test_what_cannot_be_done_to_many_is_refused_before_anything_is(clock: VirtualClock) -> None:
+    async with temporary_runtime(memory=True, clock=clock, actors=[Sleepy]) as runtime:
+        workflows: Any = runtime.workflows
+        await workflows.create(Sleepy, "sleep", id="x")
+        with pytest.raises(TypeError, match="reason"):
+            await workflows.bulk(Sleepy, "abandon", ["x"])
+        with pytest.raises(ValueError, match="not something to do"):
+            await workflows.bulk(Sleepy, "explode", ["x"])
+        with pytest.raises(z0.InvalidName):
+            await workflows.create_batch("None", [{}])
+        report = await workflows.create_batch(Sleepy, [5, {"when": 1}])
+        assert [error.code for error in report.errors] == ["invalid", "invalid"]
+
+
 async def test_a_deleted_instance_leaves_nothing_behind_and_its_id_is_free(clock: VirtualClock) -> None:
     async with temporary_runtime(memory=True, clock=clock, actors=[Sleepy]) as runtime:
         instance = await runtime.workflows.create(Sleepy, "sleep", id="x")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+import sqlite3
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 
 import z0
 from z0.actors.clock import us_of
+from z0.actors.names import file_path
 from z0.testing import VirtualClock, crash, fault, temporary_runtime
 from z0.workflows import calendar
 from z0.workflows.schedules import due_times, instance_id, times
@@ -130,6 +133,25 @@ async def test_a_schedule_is_triggered_by_hand(clock: VirtualClock) -> None:
             await runtime.workflows.schedules(Report).trigger("weekly")
 
 
+async def test_each_trigger_makes_an_instance_and_none_under_an_id_that_is_taken(clock: VirtualClock) -> None:
+    async with temporary_runtime(memory=True, clock=clock, actors=CLASSES) as runtime:
+        schedules = runtime.workflows.schedules(Report)
+        made = [*await asyncio.gather(*(schedules.trigger("daily") for _ in range(5)))]
+        await runtime.close()
+        async with z0.Runtime(runtime.path, clock=clock, actors=CLASSES) as again:
+            schedules = again.workflows.schedules(Report)
+            made.append(await schedules.trigger("daily"))
+            first = us_of(START) // 1_000
+            assert [each.id for each in made] == [f"daily-now-{first + n}" for n in range(6)]
+            await clock.settle()
+            assert await again.workflows.counts(Report) == {"complete": 6}
+            assert (await schedules.trigger("daily", id="mine")).id == "mine"
+            with pytest.raises(z0.InstanceExists, match="Report 'mine' exists already"):
+                await schedules.trigger("daily", id="mine")
+            with pytest.raises(z0.InvalidName):
+                await schedules.trigger("daily", id="no id!")
+
+
 async def test_a_schedule_of_a_tenant_creates_instances_of_the_tenant(clock: VirtualClock) -> None:
     async with temporary_runtime(memory=True, clock=clock, actors=CLASSES) as runtime:
         workflows = runtime.tenant("t1").workflows
@@ -161,6 +183,99 @@ async def test_instances_of_a_class_that_is_not_known_wait_for_it(clock: Virtual
         async with z0.Runtime(runtime.path, clock=clock, actors=CLASSES) as again:
             await clock.advance("2 minutes")
             assert await ids(again, Report) == [at("daily", hours=9)]
+
+
+class ByCustomer(Plain):
+    concurrency = z0.Concurrency(limit=1, key="customer")
+
+
+async def test_a_schedule_whose_payload_will_not_do_says_so_and_stops_no_other(
+    clock: VirtualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with temporary_runtime(memory=True, clock=clock, actors=[ByCustomer]) as runtime:
+        schedules = runtime.workflows.schedules(ByCustomer)
+        await schedules.set(z0.Schedule(cron="0 8 * * *", name="bad"))
+        await schedules.set(z0.Schedule(cron="0 9 * * *", name="good", payload={"customer": "c"}))
+        await clock.advance("3 days")
+        assert await ids(runtime, ByCustomer) == [at("good", hours=9 + 24 * n) for n in range(3)]
+        bad, good = await schedules.list()
+        assert "customer" in (bad.error or "")
+        assert (bad.last, bad.next, good.error) == (None, START + timedelta(days=3, hours=8), None)
+        assert len([record for record in caplog.records if record.levelname == "ERROR"]) == 3
+        await schedules.set(z0.Schedule(cron="0 8 * * *", name="bad", payload={"customer": "d"}))
+        assert [info.error for info in await schedules.list()] == [None, None]
+        await clock.advance("1 day")
+        assert await ids(runtime, ByCustomer, "bad") == [at("bad", days=3, hours=8)]
+
+
+@pytest.mark.parametrize(("missed", "made"), [("one", 1), ("skip", 1), ("all", 4)])
+async def test_a_run_that_fails_for_hours_is_tried_until_it_is_made(
+    clock: VirtualClock, missed: Any, made: int
+) -> None:
+    async with temporary_runtime(memory=True, clock=clock, actors=[Plain]) as runtime:
+        workflows = runtime.tenant("t1").workflows  # whose calendar nobody opens when the runtime is
+        schedules = workflows.schedules(Plain)
+        await schedules.set(z0.Schedule(cron="0 * * * *", name="s", missed=missed))
+        with fault(runtime, "register", times=None) as struck:
+            await clock.advance("250 minutes")
+            (info,) = await schedules.list()
+            assert "fault 'register'" in (info.error or "")
+        assert 10 < struck.hits < 60
+        await clock.advance("22 minutes")
+        names = [each.id for each in await workflows.list(Plain)]
+        assert names == [at("s", hours=n) for n in range(5 - made, 5)]
+        await clock.advance("1 hour")
+        (info,) = await schedules.list()
+        assert (info.error, info.last) == (None, START + timedelta(hours=5))
+
+
+async def test_a_schedule_goes_on_when_its_alarm_itself_fails_for_good(
+    clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails(self: calendar.Calendar, row: calendar.Row) -> None:
+        await clock.sleep("1 second")
+        raise RuntimeError("a fault of ours")
+
+    async with temporary_runtime(memory=True, clock=clock, actors=CLASSES) as runtime:
+        await runtime.tenant("t1").workflows.schedule(Plain, z0.Schedule(cron="0 0 * * *", name="s"))
+        with monkeypatch.context() as patched:
+            patched.setattr(calendar.Calendar, "_catch_up", fails)
+            await clock.advance("25 hours")
+        await clock.advance("1 hour")
+        assert await runtime.tenant("t1").workflows.count(Plain) == 1
+
+
+async def test_a_schedule_whose_alarm_was_given_up_goes_on_when_its_calendar_is_opened(clock: VirtualClock) -> None:
+    async with temporary_runtime(memory=True, clock=clock, actors=CLASSES) as runtime:
+        workflows = runtime.tenant("t1").workflows
+        await workflows.schedule(Plain, z0.Schedule(cron="0 0 * * *", name="s"))
+        await clock.settle()
+        (host,) = [host for host in runtime.node.hosts.values() if host.address.namespace == calendar.NAMESPACE
+                   and host.address.tenant == "t1"]  # fmt: skip
+        await runtime.close()
+        with sqlite3.connect(runtime.path / file_path(*host.address)) as file:
+            file.execute("DELETE FROM z0_alarms")
+        file.close()
+        async with z0.Runtime(runtime.path, clock=clock, actors=CLASSES) as again:
+            await again.tenant("t1").workflows.schedules(Plain).list()
+            await clock.advance("1 day")
+            assert await again.tenant("t1").workflows.count(Plain) == 1
+
+
+async def test_a_zone_that_is_not_known_any_more_is_waited_for(
+    clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown(*args: Any) -> Any:
+        raise ValueError("not a time zone")
+
+    async with temporary_runtime(memory=True, clock=clock, actors=CLASSES) as runtime:
+        schedules = runtime.workflows.schedules(Report)
+        with monkeypatch.context() as patched:
+            patched.setattr(calendar, "due_times", unknown)
+            await clock.advance("10 hours")
+            assert [info.error for info in await schedules.list()] == ["ValueError: not a time zone"]
+        await clock.advance("1 hour")
+        assert await ids(runtime, Report) == [at("daily", hours=9)]
 
 
 async def crash_on_the_way(point: Any, nth: int) -> bool:

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
+from inspect import signature
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import msgspec
 
 from z0.actors.clock import datetime_of
-from z0.actors.errors import Z0Error
+from z0.actors.errors import ActorFileError, RuntimeClosed, Z0Error
 from z0.actors.roster import Listed, Roster
 
-from .errors import InstanceExists, InstanceNotFound, WrongStatus
+from .errors import InstanceExists, InstanceNotFound
 from .history import Status
+from .instance import Instance
 
 if TYPE_CHECKING:
     from .instances import Workflows
     from .workflow import Workflow
+
+log = logging.getLogger("z0.workflows")
 
 Verb = Literal["pause", "resume", "terminate", "restart", "retry", "abandon", "delete"]
 VERBS: tuple[Verb, ...] = get_args(Verb)
@@ -44,7 +49,10 @@ class BatchError(msgspec.Struct, frozen=True, kw_only=True):
     index: int
     id: str | None
     code: str
-    """"exists", "duplicate" (in this batch) or "invalid"."""
+    """"exists", "duplicate" (in this batch), "invalid", or "failed": the same may succeed later.
+
+    Of one that failed the message says whether it may have been created nevertheless; the same id again tells.
+    """
     message: str
 
 
@@ -93,9 +101,13 @@ def _info(row: Listed, status: str) -> InstanceInfo:
 
 
 async def _asked(manager: Workflows, cls: type[Workflow] | str, id: str) -> Status | None:
+    """The status of one that has to be opened for it; None: it has none, or cannot be opened."""
     try:
         return (await manager.get(cls, id).status()).status
     except InstanceNotFound:
+        return None
+    except ActorFileError as error:
+        log.error("an instance is left out of a list, for its file cannot be used: %s", error)
         return None
 
 
@@ -110,13 +122,14 @@ async def counted(manager: Workflows, cls: type[Workflow] | str, prefix: str) ->
 
 
 async def created(manager: Workflows, cls: type[Workflow] | str, instances: Sequence[Mapping[str, Any]]) -> BatchReport:
-    """Create many; `instances`: the arguments of `Workflows.create` for each."""
+    """Create many; `instances`: the arguments of `Workflows.create` for each. Raises as `Workflows.kind`."""
+    manager.kind(cls)
     seen: set[str] = set()
     errors: list[BatchError] = []
     made: dict[int, str] = {}
 
     async def one(index: int, arguments: Mapping[str, Any]) -> None:
-        id = arguments.get("id")
+        id = arguments.get("id") if isinstance(arguments, Mapping) else None
         if isinstance(id, str) and id in seen:
             error = BatchError(index=index, id=id, code="duplicate", message=f"id {id!r} is in this batch before")
             errors.append(error)
@@ -128,10 +141,11 @@ async def created(manager: Workflows, cls: type[Workflow] | str, instances: Sequ
             made[index] = instance.id
         except InstanceExists as error:
             errors.append(BatchError(index=index, id=id, code="exists", message=str(error)))
-        except (Z0Error, TypeError, ValueError) as error:
-            if getattr(error, "retryable", False):
-                raise
-            errors.append(BatchError(index=index, id=id, code="invalid", message=str(error)))
+        except RuntimeClosed:
+            raise
+        except Exception as error:
+            code = "failed" if getattr(error, "retryable", False) else "invalid"
+            errors.append(BatchError(index=index, id=id, code=code, message=_said(error)))
 
     await _all([lambda index=index, each=each: one(index, each) for index, each in enumerate(instances)])  # type: ignore[misc]
     return BatchReport(
@@ -148,15 +162,19 @@ async def done(
     dry_run: bool,
     error: str | None = None,
 ) -> list[BulkResult]:
-    """Do the same to many; `error`: only to those that failed with an error whose type or message holds this."""
+    """Do the same to many; `error`: only to those that failed with an error whose type or message holds this.
+
+    Raises ValueError for a verb that is none, TypeError for arguments that it does not take, RuntimeClosed.
+    """
     if verb not in VERBS:
         raise ValueError(f"not something to do to instances: {verb!r}; one of {', '.join(VERBS)}")
+    manager.kind(cls)
+    signature(getattr(Instance, verb)).bind(None, **arguments)
     results: dict[str, BulkResult] = {}
 
     async def one(id: str) -> None:
-        instance = manager.get(cls, id)
         try:
-            why = ""
+            instance, why = manager.get(cls, id), ""
             if error is not None or dry_run:
                 failure = (await instance.status()).error
                 why = "" if failure is None else failure.text
@@ -165,8 +183,10 @@ async def done(
             if not dry_run:
                 await getattr(instance, verb)(**arguments)
             results[id] = BulkResult(id=id, done=True, message=why)
-        except (InstanceNotFound, WrongStatus) as caught:
-            results[id] = BulkResult(id=id, done=False, message=str(caught))
+        except RuntimeClosed:
+            raise
+        except Exception as caught:
+            results[id] = BulkResult(id=id, done=False, message=_said(caught))
 
     await _all([lambda id=id: one(id) for id in dict.fromkeys(ids)])  # type: ignore[misc]
     return [results[id] for id in dict.fromkeys(ids) if id in results]
@@ -180,6 +200,14 @@ async def _all(work: Sequence[Callable[[], Awaitable[None]]]) -> None:
         for each in left:
             await each()
 
-    async with asyncio.TaskGroup() as group:
-        for _ in range(min(_AT_ONCE, len(work))):
-            group.create_task(some())
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(_AT_ONCE, len(work))):
+                group.create_task(some())
+    except ExceptionGroup as closed:
+        raise closed.exceptions[0] from None
+
+
+def _said(error: Exception) -> str:
+    """What a report has of an error: those of ours say it themselves."""
+    return str(error) if isinstance(error, Z0Error) else f"{type(error).__name__}: {error}"

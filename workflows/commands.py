@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from . import journal, kin
+from .errands import reserve_slot
 from .errors import InstanceExists, StepNotFound, WrongStatus
 from .fork import entries_before
 from .journal import Entry, Event
@@ -115,16 +116,31 @@ async def rollback_again(workflow: Workflow) -> None:
 async def retry(workflow: Workflow) -> None:
     """Go on with a failed instance at the step that failed. Raises InstanceNotFound, WrongStatus."""
     workflow.check_exists()
-    _retry(workflow, {})
+    await _retry(workflow, {})
 
 
-def _retry(workflow: Workflow, detail: dict[str, Any]) -> None:
+async def _retry(workflow: Workflow, detail: dict[str, Any]) -> None:
+    _check_retry(workflow)
+    await _check_slot(workflow, "retrying it")
+    end = _check_retry(workflow)  # it may have been retried meanwhile
+    _begin_anew(workflow, "workflow_retried", end.step, detail)
+
+
+async def _check_slot(workflow: Workflow, asked: str) -> None:
+    """Raises WrongStatus when it has ended, and others hold the slots that it would be ended for."""
+    if workflow.history.end is not None:
+        why = await reserve_slot(workflow)
+        if why is not None:
+            raise WrongStatus(workflow.address, workflow.status, asked, f"{why}; try again when they have ended")
+
+
+def _check_retry(workflow: Workflow) -> Entry:
     end = workflow.history.end
     if end is None or workflow.status != "errored":
         raise WrongStatus(workflow.address, workflow.status, "retrying it", "only a failed instance is retried")
     if workflow.history.rollback is not None:
         raise WrongStatus(workflow.address, "rolled back", "retrying it", "restart it instead")
-    _begin_anew(workflow, "workflow_retried", end.step, detail)
+    return end
 
 
 async def retry_for_parent(workflow: Workflow, again: int) -> None:
@@ -135,7 +151,7 @@ async def retry_for_parent(workflow: Workflow, again: int) -> None:
     if workflow.history.again >= again:
         return
     if workflow.status == "errored":
-        _retry(workflow, {"again": again})
+        await _retry(workflow, {"again": again})
     elif workflow.status == "terminated":
         _begin_anew(workflow, "workflow_restarted", None, {"run": workflow.history.run + 1, "again": again})
     else:
@@ -155,6 +171,9 @@ async def restart(workflow: Workflow, from_step: str | None) -> None:
     """Run it anew, from its beginning or from a step. Raises InstanceNotFound, StepNotFound, WrongStatus."""
     workflow.check_exists()
     target = None if from_step is None else _from(workflow, from_step, "restarting it", "restart it").key
+    await _check_slot(workflow, "restarting it")
+    if target is not None:
+        target = _from(workflow, target, "restarting it", "restart it").key  # it may have gone meanwhile
     _begin_anew(workflow, "workflow_restarted", target, {"run": workflow.history.run + 1})
 
 

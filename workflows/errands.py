@@ -21,6 +21,7 @@ from z0.actors.segments import gated
 
 from .alerts import Alert, FailedInstance
 from .failure import Failure
+from .flow import queues, rules_of
 from .history import ENDS
 from .journal import Entry
 from .services import services
@@ -162,6 +163,16 @@ async def _take_slot(workflow: Workflow, entry: Entry) -> None:
     tenant, groups = workflow._z0_host.address.tenant, created.detail["groups"]
     priority, keeps = created.detail["priority"], entry.event == "workflow_resumed"
     await _turnstile(workflow).z0_join(tenant, workflow.id, groups, priority, entry.seq, keeps)
+
+
+async def reserve_slot(workflow: Workflow) -> str | None:
+    """Before an instance that has ended begins anew: why it must not, if so. It is told when it may, as ever."""
+    created, rules = workflow.history.created, rules_of(type(workflow).concurrency)
+    if created is None or not workflow.history.limited or queues(rules):
+        return None
+    tenant, detail = workflow._z0_host.address.tenant, created.detail
+    turnstile = _turnstile(workflow)
+    return await turnstile.z0_reserve(tenant, workflow.id, detail["groups"], detail["priority"], workflow.history.seq)
 
 
 async def _give_slot_back(workflow: Workflow, entry: Entry) -> None:

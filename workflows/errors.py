@@ -72,10 +72,11 @@ class InstanceExists(Z0Error):
 
 
 class InstanceNotFound(Z0Error):
-    """There is no instance of this class and id."""
+    """There is no instance of this class and id; of a class with `debounce`, maybe not yet."""
 
-    def __init__(self, instance: str) -> None:
-        super().__init__(f"{instance} does not exist; create() it first")
+    def __init__(self, instance: str, debounced: bool = False) -> None:
+        late = "; it waits until its debounce is over, or was never created"
+        super().__init__(f"{instance} does not exist{late if debounced else '; create() it first'}")
         self.instance = instance
 
 

@@ -17,6 +17,7 @@ import msgspec
 from z0.actors.clock import Span, seconds
 
 Key = str | Callable[[Any], Any]
+_PRIORITY_MAX = 2**62  # SQLite keeps 64 bits
 WhenFull = Literal["queue", "cancel_new", "cancel_running"]
 
 
@@ -29,7 +30,7 @@ class Concurrency(msgspec.Struct, frozen=True, kw_only=True):
     per_tenant: bool = True
     """Count tenants apart."""
     when_full: WhenFull = "queue"
-    """What becomes of one too many: it is queued, it is terminated, or the longest running one is."""
+    """What becomes of one too many: it is queued, it is terminated, or the one that came first is: the newest run."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for what cannot be."""
@@ -40,7 +41,10 @@ class Concurrency(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def singleton(key: Key | None = None, *, mode: Literal["skip", "cancel"] = "skip") -> Concurrency:
-    """One instance at a time, of each key: another is terminated at once ("skip"), or ends the one that runs."""
+    """One instance at a time, of each key: another is terminated at once ("skip"), or ends the one that runs.
+
+    One that has ended and is retried or restarted ends nobody: while another one runs it raises WrongStatus.
+    """
     return Concurrency(limit=1, key=key, when_full="cancel_new" if mode == "skip" else "cancel_running")
 
 
@@ -68,8 +72,11 @@ def rules_of(rules: Rules) -> Sequence[Concurrency]:
     return () if rules is None else (rules,) if isinstance(rules, Concurrency) else rules
 
 
-def key_in(payload: Any, key: Key | None, given: str | None) -> str:
-    """The key of an instance: what was given, or what the payload says. Raises ValueError when it says nothing."""
+def key_in(payload: Any, key: Key | None, given: str | None, does: str = "limits concurrency") -> str:
+    """The key of an instance: what was given, or what the payload says. Raises ValueError when it says nothing.
+
+    `does`: what its class does by it.
+    """
     if key is None:
         return ""
     if given is not None:
@@ -80,7 +87,7 @@ def key_in(payload: Any, key: Key | None, given: str | None) -> str:
         found = msgspec.to_builtins(payload, enc_hook=repr)
         for part in key.split("."):
             if not isinstance(found, dict) or part not in found:
-                raise ValueError(f"the payload has no {key!r}, by which its class limits concurrency; or give key=...")
+                raise ValueError(f"the payload has no {key!r}, by which its class {does}; or give key=...")
             found = found[part]
     return found if isinstance(found, str) else json.dumps(found, sort_keys=True, default=repr)
 
@@ -93,13 +100,21 @@ def groups_of(rules: Sequence[Concurrency], payload: Any, given: str | None, ten
     ]
 
 
+def check_priority(priority: object) -> None:
+    """Raises TypeError for what is no whole number, ValueError for one that is too big to be kept."""
+    if isinstance(priority, bool) or not isinstance(priority, int):
+        raise TypeError(f"priority={priority!r}: give a whole number; the higher, the sooner")
+    if not -_PRIORITY_MAX <= priority <= _PRIORITY_MAX:
+        raise ValueError(f"priority={priority!r}: give one from -2**62 to 2**62")
+
+
 class Queued(NamedTuple):
     """An instance that holds a slot, or waits for one."""
 
     tenant: str
     id: str
     state: str
-    """"waiting", "granted", "running" or "cancelled"."""
+    """"waiting", "granted", "running" or "cancelled"; "reserved": by one that is about to begin anew."""
     priority: int
 
 
@@ -112,8 +127,8 @@ class Member(msgspec.Struct):
     """In which order it came."""
     groups: list[str]
     priority: int
-    state: Literal["waiting", "granted", "running", "cancelled"]
-    """"granted": it was not told yet; "cancelled": it is to end, and was not told yet."""
+    state: Literal["waiting", "reserved", "granted", "running", "cancelled"]
+    """"reserved": it has not asked yet; "granted": it was not told yet; "cancelled": it is to end, and was not told."""
     since: int = 0
     """When it came to that, in µs since the epoch."""
     reason: str = ""
@@ -129,6 +144,11 @@ class Member(msgspec.Struct):
     def order(self) -> tuple[int, int]:
         """The smallest is first in the queue."""
         return -self.priority, self.seq
+
+
+def queues(rules: Sequence[Concurrency]) -> bool:
+    """Whether nobody is ended for the want of a slot."""
+    return all(rule.when_full == "queue" for rule in rules)
 
 
 def taken(members: Iterable[Member]) -> Counter[tuple[int, str]]:
@@ -159,12 +179,20 @@ def next_members(
     return chosen
 
 
-def victim(member: Member, number: int, members: Iterable[Member]) -> Member | None:
-    """Whom a new instance ends that finds no slot by that rule: who has had one the longest."""
-    holding = (
-        each
-        for each in members
-        if each.state in ("granted", "running") and len(each.groups) > number
-        and each.groups[number] == member.groups[number]
-    )  # fmt: skip
-    return min(holding, key=lambda each: each.seq, default=None)
+def victims(member: Member, rules: Sequence[Concurrency], members: Iterable[Member]) -> list[Member]:
+    """Whom a new instance ends: of each group that is for the newest, those that came first and are too many now.
+
+    That they wait saves them not: it is the newest that is to run.
+    """
+    found: dict[tuple[str, str], Member] = {}
+    for number, (rule, group) in enumerate(zip(rules, member.groups, strict=False)):
+        if rule.when_full != "cancel_running":
+            continue
+        going = [
+            each
+            for each in members
+            if each.state != "cancelled" and each is not member and each.groups[number : number + 1] == [group]
+        ]
+        going.sort(key=lambda each: each.seq)
+        found |= {each.address: each for each in going[: max(0, len(going) + 1 - rule.limit)]}
+    return list(found.values())

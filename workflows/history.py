@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 
@@ -19,6 +19,13 @@ Status = Literal[
     "queued", "running", "waiting", "paused", "waiting_for_pause", "complete", "errored", "terminated", "abandoned"
 ]
 FINISHED: frozenset[Status] = frozenset({"complete", "errored", "terminated", "abandoned"})
+
+
+def check_status(*statuses: object) -> None:
+    """Raises ValueError for what no instance can be."""
+    for each in statuses:
+        if each not in get_args(Status):
+            raise ValueError(f"no instance has status {each!r}; there are: {', '.join(get_args(Status))}")
 
 
 class Record(msgspec.Struct):

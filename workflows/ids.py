@@ -10,10 +10,10 @@ from z0.actors.node import Node
 _ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}")
 
 
-def check_id(id: str) -> str:
-    """The id of an instance. Raises InvalidName."""
-    if not _ID.fullmatch(id):
-        raise InvalidName(f"instance id {id!r}", "is not 1 to 100 letters, digits, '_' or '-', not first '-'")
+def check_id(id: object, what: str = "instance id", most: int = 100) -> str:
+    """The id of an instance, or what is made of the same characters. Raises InvalidName."""
+    if not isinstance(id, str) or len(id) > most or not _ID.fullmatch(id):
+        raise InvalidName(f"{what} {id!r}", f"is not 1 to {most} letters, digits, '_' or '-', not first '-'")
     return id
 
 

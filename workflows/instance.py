@@ -16,7 +16,7 @@ from . import blobs
 from .errors import InstanceFailed, InstanceNotFound, WrongStatus
 from .event import check_event_id, check_type, fields_of
 from .failure import error_of
-from .history import ENDS, Status
+from .history import ENDS, Status, check_status
 from .ids import check_id, random_id
 from .journal import Entry
 from .public import GOING, Expander, InstanceEvent, Read, StepInfo, step_named, steps_of
@@ -68,8 +68,9 @@ class Instance(Generic[W]):
     async def wait_for_status(self, *statuses: Status, timeout: Span | None = None) -> InstanceStatus:
         """How it is, as soon as it has one of these statuses.
 
-        Raises WrongStatus when it has ended with another one, TimeoutError.
+        Raises WrongStatus when it has ended with another one, TimeoutError, ValueError for one that does not exist.
         """
+        check_status(*statuses)
         status = await self._until(ENTRIES, lambda status: status.status in statuses or status.finished, timeout)
         if status.status in statuses:
             return status
@@ -129,7 +130,8 @@ class Instance(Generic[W]):
 
         `from_step`: a name ("charge", "charge#2": the second of that name), or a key of the journal. What it sends has
         other idempotency keys than before. Events that were taken since may be taken again. Raises StepNotFound, and
-        WrongStatus when a step before it was undone.
+        WrongStatus when a step before it was undone, or when it has ended and others hold the slots of a class that
+        queues nobody.
         """
         await self._found().z0_restart(from_step)
 
@@ -195,7 +197,7 @@ class Instance(Generic[W]):
     async def retry(self) -> None:
         """Have a failed instance go on at the step that failed, with all its attempts.
 
-        Raises WrongStatus, also when it was rolled back.
+        Raises WrongStatus, also when it was rolled back, and when others hold the slots of a class that queues nobody.
         """
         await self._found().z0_retry()
 
@@ -212,7 +214,7 @@ class Instance(Generic[W]):
         node, address = self._node, self._address
         node.admit(None)
         if not node.knows(address):
-            raise InstanceNotFound(repr(self))
+            raise InstanceNotFound(repr(self), self.cls.debounce is not None)
         return self._stub
 
 

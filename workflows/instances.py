@@ -17,9 +17,9 @@ from z0.actors.node import Node
 from . import bulk
 from .bulk import BatchReport, BulkResult, InstanceInfo, Verb
 from .calendar import Schedules
-from .errors import InstanceExists
-from .flow import Queued, groups_of, key_in, rules_of
-from .history import FINISHED, Status
+from .errors import InstanceExists, InstanceNotFound
+from .flow import Queued, check_priority, groups_of, key_in, rules_of
+from .history import FINISHED, Status, check_status
 from .ids import check_id, random_id
 from .instance import Instance
 from .kin import derived_id
@@ -60,18 +60,25 @@ class Workflows:
         `cls`: the class, or the namespace of one that is known. `on_conflict`: "existing" gives the instance that has
         the id already, as it is. `key`, `priority`: for classes with `concurrency` or `debounce`; the key, in place of
         the one that these take from the payload; the higher the priority, the sooner it leaves the queue. An instance
-        of a class with `debounce` does not exist before it begins, though the directory knows of it. Raises
-        InstanceExists, InvalidName, InvalidValue.
+        of a class with `debounce` does not exist before its wait is over; that it will is durable. Raises
+        InstanceExists, InvalidName, InvalidValue, and TypeError or ValueError for another argument that cannot be.
         """
+        if on_conflict not in ("raise", "existing"):
+            raise ValueError(f"on_conflict={on_conflict!r}: give 'raise' or 'existing'")
         sent = _key_of_step()
         chosen = random_id(self.node) if sent is None else derived_id(sent)
         instance = self.get(cls, chosen if id is None else id)
         encoded = stored(payload, f"the payload of {instance.id}", instance.cls.result_bytes)
+        debounced = instance.cls.debounce is not None
+        if sent is None and debounced:
+            sent = random_id(self.node)  # it is created later, maybe twice, and must not be taken for another's
         detail = self.detail_of(instance.cls, payload, key, priority, None if sent is None else Origin(key=sent))
-        if instance.cls.debounce is not None:
-            return self.get(cls, await self._debounce(instance.cls, instance.id, payload, encoded, detail, key))
         try:
-            await instance._stub.z0_create(encoded, detail)
+            if not debounced:
+                await instance._stub.z0_create(encoded, detail)
+            elif not await _has_begun(instance, sent):
+                chosen = await self._debounce(instance, payload, encoded, detail, key, id is not None)
+                return self.get(cls, chosen)
         except InstanceExists:
             if on_conflict != "existing":
                 raise
@@ -84,6 +91,7 @@ class Workflows:
         trace = trace_here(services(self.node).tracer)
         detail: dict[str, Any] = {} if trace is None else {"trace": trace}
         rules = rules_of(cls.concurrency)
+        check_priority(priority)
         if rules:
             detail["groups"] = groups_of(rules, payload, key, self.tenant)
             detail["priority"] = priority
@@ -92,21 +100,20 @@ class Workflows:
         return detail
 
     async def _debounce(
-        self, cls: type[Workflow], id: str, payload: Any, encoded: bytes, detail: dict[str, Any], given: str | None
+        self, one: Instance[W], payload: Any, encoded: bytes, detail: dict[str, Any], given: str | None, named: bool
     ) -> str:
-        how = cls.debounce
+        how = one.cls.debounce
         assert how is not None
         most = None if how.max_wait is None else to_us(seconds(how.max_wait))
-        key = key_in(payload, how.key, given)
-        turnstile = self._turnstile(cls)
-        return await turnstile.z0_debounce(self.tenant, key, id, encoded, detail, to_us(seconds(how.wait)), most)
+        key, wait = key_in(payload, how.key, given, "debounces"), to_us(seconds(how.wait))
+        return await self._turnstile(one.cls).z0_debounce(self.tenant, key, one.id, encoded, detail, wait, most, named)
 
     def _turnstile(self, cls: type[Workflow]) -> Turnstile:
         return self.node.stub(Turnstile, self.node.kind(cls).namespace, home_of(cls, self.tenant), None)
 
     def schedules(self, cls: type[W] | str) -> Schedules:
         """The schedules of a class: those that it declares, and others."""
-        return Schedules(self, self._class(cls))
+        return Schedules(self, self.class_of(cls))
 
     async def schedule(self, cls: type[W] | str, schedule: Schedule) -> str:
         """Have instances created by the calendar; the schedule's name. The same again changes nothing."""
@@ -114,7 +121,7 @@ class Workflows:
 
     async def queue(self, cls: type[W] | str) -> Sequence[Queued]:
         """The instances of a class with `concurrency` that hold slots, then those that wait for one, in order."""
-        known = self._class(cls)
+        known = self.class_of(cls)
         members = await self._turnstile(known).z0_queue()
         return [Queued(tenant, id, state, priority) for tenant, id, state, priority in members]
 
@@ -123,7 +130,8 @@ class Workflows:
     async def create_batch(self, cls: type[W] | str, instances: Sequence[Mapping[str, Any]]) -> BatchReport:
         """Create many: `[{"payload": ..., "id": ...}, ...]`, the arguments of `create` for each.
 
-        Each is created wholly or not at all, and what was not is reported with its reason.
+        Each is created wholly or not at all, and what was not is reported with its reason. Raises RuntimeClosed, and
+        InvalidName or TypeError for a class that is none.
         """
         return await bulk.created(self, cls, instances)
 
@@ -136,7 +144,12 @@ class Workflows:
         after: str = "",
         limit: int | None = 100,
     ) -> list[InstanceInfo]:
-        """Instances in the order of their ids, from behind `after`. None of those that sleep is opened for it."""
+        """Instances in the order of their ids, from behind `after`. None of those that sleep is opened for it.
+
+        Raises ValueError for a status that does not exist.
+        """
+        if status is not None:
+            check_status(status)
         found: list[InstanceInfo] = []
         async for info in bulk.listed(self, cls, status, prefix, after):
             if limit is not None and len(found) >= limit:
@@ -145,7 +158,9 @@ class Workflows:
         return found
 
     async def count(self, cls: type[W] | str, *, status: Status | None = None, prefix: str = "") -> int:
-        """How many instances there are, in all or of one status."""
+        """How many instances there are, in all or of one status. Raises ValueError for one that does not exist."""
+        if status is not None:
+            check_status(status)
         counts = await self.counts(cls, prefix=prefix)
         return sum(counts.values()) if status is None else counts.get(status, 0)
 
@@ -175,14 +190,20 @@ class Workflows:
     ) -> Sequence[BulkResult]:
         """Do the same to many instances ("terminate", "pause", "resume", "delete", ...), and say what became of each.
 
-        `arguments` are those of the instance's method. Raises ValueError for anything else that might be done.
+        `arguments` are those of the instance's method. Raises ValueError for anything else that might be done,
+        TypeError for arguments that it does not take, RuntimeClosed; what an instance raises is in the report.
         """
         return await bulk.done(self, cls, verb, ids, arguments, dry_run)
 
     async def purge(
         self, cls: type[W] | str, *, unused_for: Span, status: Status | None = None, limit: int | None = None
     ) -> int:
-        """Delete finished instances that nobody has used for so long; how many. See `Workflow.retention`."""
+        """Delete finished instances that nobody has used for so long; how many. See `Workflow.retention`.
+
+        Raises ValueError for a status that does not exist.
+        """
+        if status is not None:
+            check_status(status)
         before = self.node.clock.now() - timedelta(seconds=seconds(unused_for))
         found = [
             info.id
@@ -196,20 +217,23 @@ class Workflows:
 
     def get(self, cls: type[W] | str, id: str) -> Instance[W]:
         """A handle on an instance, which need not exist; nothing is loaded. Raises InvalidName."""
-        return Instance(self.node, self._class(cls), self.tenant, check_id(id))
+        return Instance(self.node, self.class_of(cls), self.tenant, check_id(id))
 
     def kind(self, cls: type[Workflow] | str) -> Kind:
         """What the engine knows of the class. Raises InvalidName, TypeError."""
-        return self.node.kind(self._class(cls))
+        return self.node.kind(self.class_of(cls))
 
-    def _class(self, cls: type[W] | str) -> type[W]:
+    def class_of(self, cls: type[W] | str) -> type[W]:
+        """The class, or that of the name. Raises InvalidName, TypeError."""
         if isinstance(cls, str):
             kind = self.node.kind_of(cls)
             if kind is None or not issubclass(kind.cls, Workflow):
                 raise InvalidName(f"workflow {cls!r}", "is not known; name its class in Runtime(actors=[...])")
             return cast(type[W], kind.cls)
-        if not issubclass(cls, Workflow):
-            raise TypeError(f"{cls.__name__} is not a subclass of z0.Workflow")
+        given: Any = cls
+        if not isinstance(given, type) or not issubclass(given, Workflow):
+            shown = getattr(given, "__name__", repr(given))
+            raise TypeError(f"{shown} is not a subclass of z0.Workflow, nor the name of one")
         return cls
 
 
@@ -217,3 +241,16 @@ def _key_of_step() -> str | None:
     """What tells this creation from every other, when it is done by a step, which may run again."""
     call = CURRENT.get()
     return None if call is None or call.keys is None else call.keys()
+
+
+async def _has_begun(instance: Instance[Any], key: str | None) -> bool:
+    """Whether the creation of that key has made the instance. Raises InstanceExists when another one has."""
+    if not instance._node.knows(instance._address):
+        return False
+    try:
+        first = (await instance._stub.z0_journal(0, 1))[0]
+    except InstanceNotFound:
+        return False
+    if first.detail.get("origin", {}).get("key") != key:
+        raise InstanceExists(repr(instance))
+    return True

@@ -27,6 +27,7 @@ from .values import stored
 
 if TYPE_CHECKING:
     from .history import Record
+    from .run import Run
     from .steps import Steps
     from .workflow import Workflow
 
@@ -44,8 +45,19 @@ def derived_id(key: str, prefix: str = "") -> str:
 # The step that waits for a child
 
 
+def child_class(run: Run, cls: type[Workflow] | str) -> type[Workflow] | None:
+    """The class of a child; None: its name is not known here, which a child that has ended does not mind.
+
+    Raises TypeError for what is neither a class nor a name.
+    """
+    try:
+        return run.workflow.workflows.class_of(cls)
+    except InvalidName:
+        return None
+
+
 async def run_child(
-    steps: Steps, inside: Steps, record: Record, cls: type[Workflow], payload: Any, id: str | None, outlives: bool
+    steps: Steps, inside: Steps, record: Record, of: type[Workflow] | str, payload: Any, id: str | None, outlives: bool
 ) -> None:
     """Have the child run, and return when it has ended: the record has its result then.
 
@@ -55,6 +67,7 @@ async def run_child(
     workflow = run.workflow
     with steps.waiting():
         await run.reach(record)
+        cls = workflow.workflows.class_of(of)
         if record.key not in run.history.records:
             chosen = id or derived_id(workflow.idempotency_key(record.key), workflow.id)
             child = Child(workflow.workflows.get(cls, chosen)._address.namespace, chosen, outlives)

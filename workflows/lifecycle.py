@@ -45,7 +45,7 @@ class Origin(msgspec.Struct, frozen=True, omit_defaults=True):
     """By whom an instance was created, if not by somebody outside."""
 
     key: str | None = None
-    """Of the creation, in the step that did it: the same again is no conflict."""
+    """Of the creation, in the step that did it or by a debounce: the same again is no conflict."""
     parent: Parent | None = None
     forked: str | None = None
     """The id of the instance whose steps it began with."""

@@ -40,9 +40,7 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True):
         self.recurs()
         if self.missed not in get_args(Missed):
             raise ValueError(f"Schedule(missed={self.missed!r}): give 'one', 'all' or 'skip'")
-        check_id(self.key)
-        if len(self.key) > 80:
-            raise ValueError(f"a schedule's name has at most 80 characters: {self.key!r}")
+        check_id(self.key, "schedule name", 80)
 
     @property
     def key(self) -> str:
@@ -73,6 +71,8 @@ class ScheduleInfo(msgspec.Struct, frozen=True, kw_only=True):
     """None: it is paused."""
     last: datetime | None
     """The time of the last run."""
+    error: str | None = None
+    """Why the run that was due last was passed over, or is still tried (`next` has passed then)."""
 
 
 def instance_id(name: str, at_us: int) -> str:

@@ -18,7 +18,7 @@ from .branches import Branches, tolerance
 from .event import EVENT_TIMEOUT, Event, check_match, check_type
 from .history import Record
 from .keys import check_step_name
-from .kin import run_child
+from .kin import child_class, run_child
 from .log import StepLog
 from .options import Options
 from .retries import Retries, Settings
@@ -160,7 +160,7 @@ class Steps:
 
     async def workflow(
         self,
-        cls: type[Workflow],
+        cls: type[Workflow] | str,
         payload: Any = None,
         *,
         id: str | None = None,
@@ -170,17 +170,20 @@ class Steps:
         """What an instance of another workflow returns, which is created here; meanwhile this one may leave the memory.
 
         Raises what failed it, InstanceFailed when it was terminated or abandoned, InstanceExists for an `id` that is
-        taken. Without `id` it has one that follows from this instance and this step. `name`: of the step; default: the
-        class's. `outlives`: it goes on when this instance is terminated, or gives it up; else it is terminated too.
+        taken, InvalidName. Without `id` it has one that follows from this instance and this step. `cls`: the class, or
+        the namespace of one that is known. `name`: of the step; default: the class's. `outlives`: it goes on when this
+        instance is terminated, or gives it up; else it is terminated too.
         """
         run = self.run
+        known = child_class(run, cls)
         self.enter(rests=True)
-        record = run.ask("workflow", name or cls.namespace or cls.__name__, self._around())
+        called = cls if isinstance(cls, str) else cls.namespace or cls.__name__
+        record = run.ask("workflow", name or called, self._around())
         if not record.done:
             inside = Steps(run, record.key)
             await run.gated(run_child(self, inside, record, cls, payload, id, outlives))
             record = run.history.records[record.key]
-        return run.outcome(record, returned_by(cls.run))
+        return run.outcome(record, Any if known is None else returned_by(known.run))
 
     # Waiting
 

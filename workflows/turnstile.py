@@ -11,7 +11,6 @@ import json
 import logging
 from bisect import insort
 from collections import Counter
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from z0.actors.actor import Actor
@@ -23,7 +22,7 @@ from z0.actors.schema import ACTOR_SCHEMA
 from z0.actors.segments import gated
 
 from .errors import InstanceExists
-from .flow import Concurrency, Member, fits, next_members, rules_of, taken, victim
+from .flow import Concurrency, Member, fits, next_members, rules_of, taken, victims
 from .history import FINISHED
 from .ids import random_id
 
@@ -37,6 +36,7 @@ log = logging.getLogger("z0.workflows")
 NAMESPACE = "z0-turnstiles"
 _LOOK = "10 minutes"  # after which members are looked at that have not been heard of
 _RETRY = "5 seconds"
+_SHORTEST, _LONGEST = 2_000_000, 1_024_000_000  # microseconds between two tries to create what was debounced
 _SCHEMA = (
     "CREATE TABLE z0_members(tenant TEXT NOT NULL, id TEXT NOT NULL, seq INTEGER NOT NULL, groups TEXT NOT NULL,"
     " priority INTEGER NOT NULL, state TEXT NOT NULL, since INTEGER NOT NULL, reason TEXT NOT NULL,"
@@ -48,10 +48,12 @@ _MEMBERS = "SELECT tenant, id, seq, groups, priority, state, since, reason, tick
 _PUT = "INSERT OR REPLACE INTO z0_members VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _DROP = "DELETE FROM z0_members WHERE tenant = ? AND id = ?"
 _PENDING = "SELECT id, first, due FROM z0_debounced WHERE tenant = ? AND key = ?"
+_NAMED = "SELECT 1 FROM z0_debounced WHERE tenant = ? AND id = ? AND key <> ? LIMIT 1"
 _PUT_PENDING = "INSERT OR REPLACE INTO z0_debounced VALUES(?, ?, ?, ?, ?, ?, ?)"
-_DUE = "SELECT tenant, key, id, payload, detail, due FROM z0_debounced WHERE due <= ? ORDER BY due"
+_DUE = "SELECT tenant, key, id, payload, detail, first, due FROM z0_debounced WHERE due <= ? ORDER BY due"
 _DROP_PENDING = "DELETE FROM z0_debounced WHERE tenant = ? AND key = ?"
 _RENAME_PENDING = "UPDATE z0_debounced SET id = ? WHERE tenant = ? AND key = ?"
+_DELAY_PENDING = "UPDATE z0_debounced SET due = ? WHERE tenant = ? AND key = ? AND due = ?"
 _FIRST_DUE = "SELECT min(due) FROM z0_debounced"
 
 
@@ -76,11 +78,15 @@ class Turnstile(Actor):
         self._telling: set[tuple[str, str]] = set()
 
     async def start(self) -> None:
-        """Tell those again who may not have been told."""
+        """Tell those again who may not have been told, and be woken when something is due."""
         self._tell_all()
+        if self.storage.get_alarm(name="debounce") is None:  # none was asked for, or one was given up once
+            self._set_debounce()
 
     async def alarm(self, info: AlarmInfo) -> None:
         """Create what was debounced, tell who was not told, and look who has gone."""
+        if info.is_retry:  # whatever becomes of this run, there is another
+            self.storage.set_alarm(_LOOK, name=info.name)
         if info.name == "debounce":
             await self._create_due()
             return
@@ -113,25 +119,40 @@ class Turnstile(Actor):
             before.ticket = ticket
             self._put(before)
             return
+        if before is not None and before.state == "reserved":
+            before.ticket = ticket
+            self._become(before, "granted")
+            self._tell(before)
+            return
         self._drop((tenant, id))
-        self._seq += 1
-        member = Member(tenant, id, self._seq, groups, priority, "waiting", self.clock.now_us(), ticket=ticket)
-        self._members[tenant, id] = member
-        self._put(member)
-        if self.storage.get_alarm() is None:
-            self.storage.set_alarm(_LOOK)
-        rules = self._rules
-        full = None if rules is None else fits(member, rules, self._slots)
-        if rules is None or full is None or rules[full].when_full == "queue":
-            insort(self._waiting, member, key=_order)
-        elif rules[full].when_full == "cancel_new":
-            self._cancel(member, f"{rules[full].limit} of {self.name} run already (concurrency)")
-        else:
-            insort(self._waiting, member, key=_order)
-            ended = victim(member, full, self._members.values())
-            if ended is not None:
+        member = self._add(tenant, id, groups, priority, "waiting", ticket)
+        insort(self._waiting, member, key=_order)
+        rules = self._rules or []
+        full = fits(member, rules, self._slots)
+        if full is not None and rules[full].when_full == "cancel_new":
+            self._cancel(member, self._full(rules[full]))
+            return
+        if full is not None or len(self._waiting) > 1:
+            for ended in victims(member, rules, self._members.values()):
                 self._cancel(ended, f"instance {id!r} took its place (concurrency)")
         self._let_in()
+
+    async def z0_reserve(self, tenant: str, id: str, groups: list[str], priority: int, ticket: int) -> str | None:
+        """Keep a slot for an instance that has ended and is about to begin anew; why it must not, if so.
+
+        Where it would wait for a slot there is nothing to keep.
+        """
+        before, rules = self._members.get((tenant, id)), self._rules or []
+        if before is not None and before.ticket > ticket:  # it has begun anew
+            return None
+        member = Member(tenant, id, 0, groups, priority, "waiting")
+        others = taken(each for each in self._members.values() if each is not before)
+        full = fits(member, rules, others)
+        if full is not None:
+            return None if rules[full].when_full == "queue" else self._full(rules[full])
+        self._drop(member.address)
+        self._add(tenant, id, groups, priority, "reserved", ticket)
+        return None
 
     async def z0_leave(self, tenant: str, id: str, ticket: int) -> None:
         """The instance has ended."""
@@ -141,10 +162,16 @@ class Turnstile(Actor):
             self._let_in()
 
     async def z0_debounce(
-        self, tenant: str, key: str, id: str, payload: bytes, detail: dict[str, Any], wait: int, most: int | None
-    ) -> str:
-        """Create an instance soon, with the last payload that came for the key; its id."""
+        self, tenant: str, key: str, id: str, payload: bytes, detail: dict[str, Any], wait: int, most: int | None,
+        named: bool = False,
+    ) -> str:  # fmt: skip
+        """Create an instance soon, with the last payload that came for the key; its id.
+
+        `named`: somebody chose the id. Raises InstanceExists when it waits already, for another key.
+        """
         now, host = self.clock.now_us(), self._z0_host
+        if named and host.writes.row(_NAMED, tenant, id, key) is not None:
+            raise InstanceExists(f"{self.name} {id!r}")
         row = host.writes.row(_PENDING, tenant, key)
         first = now
         if row is not None:
@@ -160,6 +187,20 @@ class Turnstile(Actor):
         return [(each.tenant, each.id, each.state, each.priority) for each in [*holding, *self._waiting]]
 
     # Slots
+
+    def _full(self, rule: Concurrency) -> str:
+        return f"{rule.limit} of {self.name} run already (concurrency)"
+
+    def _add(self, tenant: str, id: str, groups: list[str], priority: int, state: Any, ticket: int) -> Member:
+        self._seq += 1
+        member = Member(tenant, id, self._seq, groups, priority, state, self.clock.now_us(), ticket=ticket)
+        self._members[member.address] = member
+        self._put(member)
+        if state != "waiting":
+            self._slots.update(enumerate(groups))
+        if self.storage.get_alarm() is None:
+            self.storage.set_alarm(_LOOK)
+        return member
 
     def _put(self, member: Member) -> None:
         row = (*member.address, member.seq, json.dumps(member.groups), member.priority, member.state)
@@ -183,6 +224,7 @@ class Turnstile(Actor):
         """Have it end. One that holds slots has them until it has."""
         member.reason = reason
         if member.state == "waiting":  # it never had one
+            self._waiting.remove(member)
             self._slots.update(enumerate(member.groups))
         self._become(member, "cancelled")
         self._tell(member)
@@ -273,16 +315,37 @@ class Turnstile(Actor):
             log.warning("debounced instances of %s wait for its class: name it in Runtime(actors=[...])", self.name)
             self.storage.set_alarm(_LOOK, name="debounce")
             return
-        for tenant, key, id, payload, detail, due in host.writes.rows(_DUE, self.clock.now_us()):
-            stub: Any = host.node.stub(kind.cls, id, tenant, host)
-            with suppress(InstanceExists):  # by this, before a crash
-                await stub.z0_create(payload, json.loads(detail))
-            row = host.writes.row(_PENDING, tenant, key)
-            if row is not None and row[2] == due:
-                host.writes.write(_DROP_PENDING, (tenant, key))
-            else:  # asked for again meanwhile: that is another one
-                host.writes.write(_RENAME_PENDING, (random_id(host.node), tenant, key))
+        for row in host.writes.rows(_DUE, self.clock.now_us()):
+            await self._create_pending(kind, *row)
         self._set_debounce()
+
+    async def _create_pending(
+        self, kind: Kind, tenant: str, key: str, id: str, payload: bytes, detail: str, first: int, due: int
+    ) -> None:
+        host, how = self._z0_host, json.loads(detail)
+        stub: Any = host.node.stub(kind.cls, id, tenant, host)
+        try:
+            await stub.z0_create(payload, how)
+        except InstanceExists:
+            if "origin" in how:  # else it may be ours, of before a crash: it has no key that would tell
+                other = random_id(host.node)
+                log.error("%s %r exists already: what was debounced begins as %r", self.name, id, other)
+                host.writes.write(_RENAME_PENDING, (other, tenant, key))
+                return
+        except Exception as error:
+            if host.dead or host.node.draining:
+                raise
+            now = self.clock.now_us()
+            again = now + min(max(now - first, _SHORTEST), _LONGEST)
+            what = f"debounced {self.name} {id!r}"
+            log.error("%s is not created yet, and is tried again at %s: %s", what, datetime_of(again), error)
+            host.writes.write(_DELAY_PENDING, (again, tenant, key, due))
+            return
+        row = host.writes.row(_PENDING, tenant, key)
+        if row is not None and row[2] == due:
+            host.writes.write(_DROP_PENDING, (tenant, key))
+        else:  # asked for again meanwhile: that is another one
+            host.writes.write(_RENAME_PENDING, (random_id(host.node), tenant, key))
 
 
 def _order(member: Member) -> tuple[int, int]:
