@@ -66,17 +66,18 @@ class Sending(z0.Workflow):
 
 async def test_what_an_attempt_sends_is_there_once_however_many_attempts_there_are(clock: VirtualClock) -> None:
     async with temporary_runtime(memory=True, actors=[Sending, Till, Account], clock=clock) as runtime:
+        step = f"Sending/one/{clock.now_us()}/1/do:send#1"
         instance = await runtime.workflows.create(Sending, id="one")
-        assert await instance.result() == ["Sending/one/1/do:send#1/4", "given", "named"]
+        assert await instance.result() == [f"{step}/4", "given", "named"]
         facts = await runtime.get(Account, "a").query_facts()
         assert sorted(fact.amount or 0 for fact in facts if fact.type != "passed") == [1, 2, 3, 4, 5, 9, 10, 11]
         keys = [fact.idempotency_key for fact in facts]
         assert keys[:5] == [
-            "Sending/one/1/do:send#1/1",
+            f"{step}/1",
             "mine",
             "in data",
-            "Sending/one/1/do:send#1/2",
-            "Sending/one/1/do:send#1/3",
+            f"{step}/2",
+            f"{step}/3",
         ]
         # What takes no key happens in each attempt, and so does what others send in turn.
         assert [fact.amount for fact in facts if fact.type == "passed"] == [13, 13, 13]
@@ -137,13 +138,14 @@ async def test_a_fact_of_its_own_is_there_once_and_that_of_a_failed_attempt_is_t
     clock: VirtualClock,
 ) -> None:
     async with temporary_runtime(memory=True, actors=[Own], clock=clock) as runtime:
+        run = f"Own/one/{clock.now_us()}/1"
         instance = await runtime.workflows.create(Own, id="one")
         await clock.advance("10 minutes")
         assert await instance.result() == [1, 2, 7, 2]
         facts = await instance._stub.query_facts()
         assert [fact.type for fact in facts] == ["at once", "waits", "body", "m", "m", "outer", "inner"]
-        assert facts[0].idempotency_key == "Own/one/1/do:at once#1/1"
-        assert facts[-1].idempotency_key == "Own/one/1/do:nested#1/do:inner#1/1"
+        assert facts[0].idempotency_key == f"{run}/do:at once#1/1"
+        assert facts[-1].idempotency_key == f"{run}/do:nested#1/do:inner#1/1"
 
 
 async def drive(runtime: z0.Runtime, clock: VirtualClock) -> None:
