@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from z0.actors import codec
@@ -24,7 +25,7 @@ from .journal import Event
 from .keys import SentKeys
 from .options import Options
 from .place import INSIDE
-from .retries import Settings, delay_after, worth_another
+from .retries import Settings, asked_delay, delay_after, worth_another
 from .rollback import Rollback, Undo
 from .time_limit import TimeLimit
 from .tracing import span_of
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from .steps import StepContext, Steps
     from .workflow import Workflow
 
+log = logging.getLogger("z0.workflows")
 _ANSWER_SECONDS = 5.0  # that a function may take to say when to try again, or whether to
 _FINAL = (NonRetryableError, NonDeterminismError, InvalidValue, LimitExceeded)
 
@@ -282,8 +284,14 @@ class Attempts:
         settings, retries = self._settings, self._options.retries
         after = getattr(error, "retry_after", None)
         if after is not None:
-            with suppress(ValueError):  # an error of another house, whose word means something else
-                return seconds(after)
+            workflow = self._run.workflow
+            try:
+                return asked_delay(after, workflow.clock.now_us())
+            except (ValueError, OverflowError) as caught:  # of another house, whose word means something else
+                log.warning(
+                    "%s: step %r failed with retry_after=%.200r, and waits as usual instead: %s",
+                    workflow.address, self._name, after, caught,
+                )  # fmt: skip
         first = settings.delay
         if first is None:
             made = retries.delay(attempt, error) if callable(retries.delay) else retries.delay
