@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 from z0.actors import codec
 from z0.actors.call import CURRENT, Call
 from z0.actors.clock import seconds, to_us
-from z0.actors.errors import InvalidValue, LimitExceeded, presentable
+from z0.actors.errors import Aborted, InvalidValue, LimitExceeded, presentable
 from z0.actors.extensions import PLAIN
 from z0.actors.within import within
 
 from . import cut_offs
 from .branch import is_lost
-from .errors import NonDeterminismError, NonRetryableError, StepInterrupted, StepTimeout, Suspended
+from .errors import Continued, NonDeterminismError, NonRetryableError, StepInterrupted, StepTimeout, Suspended
 from .failure import failure_of
 from .history import Record
 from .journal import Event
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("z0.workflows")
 _ANSWER_SECONDS = 5.0  # that a function may take to say when to try again, or whether to
+_ENDINGS = (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit, Continued, Aborted)  # of more than the attempt
 _FINAL = (NonRetryableError, NonDeterminismError, InvalidValue, LimitExceeded)
 
 
@@ -102,10 +103,12 @@ class Attempts:
                 run.begin()
                 try:
                     return await self._attempt(record.attempts + 1)
-                except Exception as caught:
+                except _ENDINGS:
+                    raise
+                except BaseException as caught:
                     self._stop()
                     run.host.writes.undo()  # what it wrote since it last waited, as of any message that fails
-                    error = caught
+                    error = presentable(caught)
                 finally:
                     run.end()
             record = self._record = await self._failed(record.attempts + 1, error)
@@ -194,7 +197,7 @@ class Attempts:
             if not limit.expired:  # nobody has asked for it: the callback has cancelled something itself
                 raise presentable(cancelled) from cancelled
             raise self._timeout() from None
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             limit.forgive()
             if limit.expired:
                 raise self._timeout() from error
