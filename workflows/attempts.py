@@ -29,7 +29,7 @@ from .retries import Settings, asked_delay, delay_after, worth_another
 from .rollback import Rollback, Undo
 from .time_limit import TimeLimit
 from .tracing import span_of
-from .values import loaded, returned_by
+from .values import check_returns, returned, returned_by
 
 if TYPE_CHECKING:
     from .run import Run
@@ -137,6 +137,8 @@ class Attempts:
 
     async def _attempt(self, attempt: int) -> Any:
         run, workflow, record = self._run, self._run.workflow, self._record
+        kind = returned_by(self._fn)
+        check_returns(kind, self._name)
         self._started = workflow.clock.now_us()
         if self._made:
             run.again(record)
@@ -159,12 +161,10 @@ class Attempts:
             CURRENT.reset(token)
             INSIDE.reset(inside)
         run.check_live()
-        kind, what = returned_by(self._fn), f"the result of step {self._name!r}"
-        encoded, detail = None if value is None else codec.encode(value), self._detail()
-        if type(value) not in PLAIN or (kind is not Any and kind is not type(value)):
-            value = loaded(encoded, kind, what)
+        encoded, value = returned(value, kind, self._name)
+        detail = self._detail()
         if encoded is not None and len(encoded) > workflow.result_bytes:
-            detail["blob"] = await workflow.spill(encoded, what)
+            detail["blob"] = await workflow.spill(encoded, f"the result of step {self._name!r}")
             encoded = None
         workflow.note(self.event("step_completed"), record, encoded, attempt=attempt, started=self._started, **detail)
         run.passed(record.key)

@@ -9,8 +9,11 @@ from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
+
 from z0.actors import codec
-from z0.actors.errors import LimitExceeded
+from z0.actors.errors import InvalidValue, LimitExceeded
+from z0.actors.extensions import PLAIN
 
 from .event import Event
 
@@ -32,6 +35,47 @@ def stored(value: Any, what: str, bytes_max: int) -> bytes:
 def loaded(encoded: bytes | None, kind: Any, what: str) -> Any:
     """The stored value, as the type that it is declared to be. Raises InvalidValue."""
     return None if encoded is None else codec.decode_as(encoded, kind, what)
+
+
+def check_returns(kind: Any, step: str) -> None:
+    """Raises InvalidValue when nothing that the step's callback returned could be read as the type that it declares."""
+    if kind is Any or (kind.__class__ is type and kind in PLAIN):
+        return
+    why = _why_unreadable(kind)
+    if why is not None:
+        raise InvalidValue(
+            f"step {step!r} was not run: its callback is annotated to return {codec.name_of(kind)}, which nothing can "
+            f"be read as: {why}; declare another type, or none"
+        )
+
+
+def _why_unreadable(kind: Any) -> str | None:
+    if isinstance(kind, type):  # msgspec keeps what it knows of a class in the class
+        return codec.why_unreadable(kind)
+    try:
+        return _why_unreadable_once(kind)
+    except TypeError:  # it cannot be hashed
+        return codec.why_unreadable(kind)
+
+
+_why_unreadable_once = lru_cache(maxsize=1024)(codec.why_unreadable)
+
+
+def returned(value: Any, kind: Any, step: str) -> tuple[bytes | None, Any]:
+    """What the step's callback has returned, as it is stored and as it is read again. Raises InvalidValue."""
+    try:
+        encoded = None if value is None else codec.encode(value)
+        if type(value) not in PLAIN or (kind is not Any and kind is not type(value)):
+            value = loaded(encoded, kind, "its result")
+    except InvalidValue as error:
+        why = error
+        if isinstance(error.__cause__, msgspec.ValidationError):
+            why = InvalidValue(
+                f"it returned a {type(value).__name__}, and is annotated to return {codec.name_of(kind)} "
+                f"({error.__cause__}); correct what is wrong of the two"
+            )
+        raise InvalidValue(f"step {step!r} was run, and what it did is done, but without a result: {why}") from error
+    return encoded, value
 
 
 def returned_by(function: Callable[..., Any]) -> Any:
