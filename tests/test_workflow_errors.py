@@ -46,6 +46,13 @@ class Refused(Exception):
         self.response = response
 
 
+class Deaf(Exception):
+    """With a slip in what it says."""
+
+    def __str__(self) -> str:
+        return f"code {self.code}"  # type: ignore[attr-defined]
+
+
 class Missing(FileNotFoundError):
     """With a constructor of its own."""
 
@@ -152,6 +159,46 @@ def test_what_an_attribute_looked_like_is_kept_only_where_the_message_needs_it()
     assert failure_of(Refused("teapot", object())).looks is None
     error: Any = error_of(failure_of(Told(Colour.RED, where=Path("/x"))))
     assert (str(error.colour), str(error.where), error.code) == ("Colour.RED", "/x", 7)
+
+
+async def test_an_error_that_cannot_say_what_it_is_fails_its_step_and_its_instance_like_others(
+    tmp_path: Path, clock: VirtualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def in_a_step(step: z0.Step) -> None:
+        await step.do("x", raises(Deaf()), retries=z0.Retries(limit=1))
+
+    async def in_the_body(step: z0.Step) -> None:
+        await step.do("x", lambda: 1, rollback=raises(Deaf()))
+        raise Deaf
+
+    async def of_its_own_kind(step: z0.Step) -> None:
+        class Stop(BaseException):
+            __str__ = Deaf.__str__
+
+        raise Stop
+
+    for number, body in enumerate((in_a_step, in_the_body, of_its_own_kind)):
+        async with running(tmp_path / str(number), clock, body) as (_, instance):
+            await clock.advance("1 hour")
+            status = await instance.status()
+            assert status.status == "errored"
+            assert status.error is not None
+            assert "<its __str__ raised AttributeError>" in status.error.message
+            with pytest.raises(RuntimeError if body is of_its_own_kind else Deaf):
+                await instance.result()
+    assert "Scripted 'one' failed: <its __str__ raised AttributeError>" in caplog.text
+
+
+def test_what_cannot_be_shown_stands_for_itself_by_its_type() -> None:
+    class Shy:
+        def __str__(self) -> str:
+            return "shy"
+
+        def __repr__(self) -> str:
+            raise ValueError
+
+    error: Any = error_of(failure_of(Told(Colour.RED, where=Shy())))  # type: ignore[arg-type]
+    assert (type(error), str(error), repr(error.where)) == (Told, "Colour.RED at shy", "a Shy")
 
 
 def test_groups_that_are_nested_without_end_are_kept_as_far_as_is_reasonable() -> None:

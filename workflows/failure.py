@@ -16,7 +16,7 @@ import msgspec
 from msgspec.structs import replace
 
 from z0.actors import codec
-from z0.actors.errors import Z0Error
+from z0.actors.errors import Z0Error, message_of
 from z0.actors.extensions import PLAIN
 
 from .errors import StepFailed
@@ -73,7 +73,7 @@ def failure_of(error: BaseException, depth: int = _CAUSES_MAX, traced: bool = Tr
     attributes = dict(_attributes_of(error))
     failure = Failure(
         type=f"{kind.__module__}:{kind.__qualname__}",
-        message=_text(str(error)),
+        message=_text(message_of(error)),
         args=codec.encode([arg if _stored(arg) else None for arg in args]),
         attributes=_encoded({name: value for name, value in attributes.items() if _stored(value)}),
         members=[failure_of(each, depth - 1, False) for each in group.exceptions] if group and depth else None,
@@ -154,7 +154,7 @@ def _rebuilt(failure: Failure, base: type[E]) -> E | None:
                 setattr(error, name, value)
             else:
                 error.__dict__[name] = value
-        return error if _text(str(error)) == failure.message else None
+        return error if _text(message_of(error)) == failure.message else None
     except Exception:  # a class with a constructor, or a message, of its own liking
         return None
 

@@ -11,7 +11,7 @@ import msgspec
 from z0.actors.alarm_runs import AlarmInfo
 from z0.actors.alone import writes_alone
 from z0.actors.clock import datetime_of
-from z0.actors.errors import presentable
+from z0.actors.errors import message_of, presentable
 from z0.actors.handlers import HOOKS
 from z0.ledger.schema import ENTITY_SCHEMA
 
@@ -273,7 +273,7 @@ class Workflow(Bounded):
         if self._run is not None and saga.begin(self, self._run, error):
             return
         step = failing_step(error)
-        log.error("%s failed: %s", self.address, error, exc_info=error)
+        log.error("%s failed: %s", self.address, message_of(error), exc_info=error)
         self.enter("workflow_errored", step=step, detail={"error": msgspec.to_builtins(failure_of(error))})
 
     # The journal
