@@ -178,6 +178,51 @@ async def test_keys_that_differ_from_attempt_to_attempt_would_be_found_out(monke
         await crash_at_every_commit(Proof(), [Own, Sending, Till, Account], drive, check)
 
 
+class Receiving(z0.Workflow):
+    async def run(self, event: z0.Event[None], step: z0.Step) -> list[Any]:
+        taken: list[Any] = []
+        try:
+            while True:
+                taken.append((await step.wait_for_event("w", type="ping", timeout="1 hour")).payload)
+        except z0.EventTimeout:
+            return taken
+
+
+class Pinging(z0.Workflow):
+    retries = z0.Retries(limit=3, delay=0)
+
+    async def run(self, event: z0.Event[None], step: z0.Step) -> None:
+        receiver = self.workflows.get(Receiving, "r")
+
+        async def ping(ctx: z0.StepContext) -> None:
+            for word in ("one", "two"):
+                await receiver.send_event("ping", f"{word} {event.id}")
+            await receiver.send_event("ping", "named", id="mine")
+            if ctx.attempt < 3:
+                raise ConnectionError
+
+        await step.do("ping", ping)
+        await receiver.send_event("ping", f"of the body {event.id}")
+        await step.sleep("rest", "10 minutes")
+        await step.do("after", lambda: 1)
+
+
+async def test_an_event_that_a_step_sends_is_received_once_however_often_the_step_is_tried(
+    clock: VirtualClock,
+) -> None:
+    async with temporary_runtime(memory=True, actors=[Receiving, Pinging], clock=clock) as runtime:
+        receiver = await runtime.workflows.create(Receiving, id="r")
+        await runtime.workflows.create(Pinging, id="a")
+        await clock.advance("10 seconds")
+        await runtime.workflows.create(Pinging, id="b")
+        await clock.advance("30 minutes")
+        await receiver.send_event("ping", "from outside")
+        await receiver.send_event("ping", "from outside")
+        await clock.advance("1 day")
+        said = [*("one a", "two a", "named", "of the body a"), *("one b", "two b", "of the body b")]
+        assert await receiver.result() == [*said, "from outside", "from outside"]
+
+
 async def test_an_early_event_that_a_failing_segment_took_is_still_there_for_the_next_attempt(
     clock: VirtualClock,
 ) -> None:

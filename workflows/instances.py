@@ -8,7 +8,6 @@ from typing import Any, Literal, TypeVar, cast
 
 import msgspec
 
-from z0.actors.call import CURRENT
 from z0.actors.clock import Span, seconds, to_us
 from z0.actors.errors import InvalidName
 from z0.actors.kind import Kind
@@ -21,7 +20,7 @@ from .errors import InstanceExists
 from .flow import Queued, groups_of, key_in, rules_of
 from .history import FINISHED, Status
 from .ids import check_id, random_id
-from .instance import Instance
+from .instance import Instance, key_of_step
 from .kin import derived_id
 from .lifecycle import Origin
 from .schedules import Schedule
@@ -63,7 +62,7 @@ class Workflows:
         of a class with `debounce` does not exist before it begins, though the directory knows of it. Raises
         InstanceExists, InvalidName, InvalidValue.
         """
-        sent = _key_of_step()
+        sent = key_of_step()
         chosen = random_id(self.node) if sent is None else derived_id(sent)
         instance = self.get(cls, chosen if id is None else id)
         encoded = stored(payload, f"the payload of {instance.id}", instance.cls.result_bytes)
@@ -211,9 +210,3 @@ class Workflows:
         if not issubclass(cls, Workflow):
             raise TypeError(f"{cls.__name__} is not a subclass of z0.Workflow")
         return cls
-
-
-def _key_of_step() -> str | None:
-    """What tells this creation from every other, when it is done by a step, which may run again."""
-    call = CURRENT.get()
-    return None if call is None or call.keys is None else call.keys()
