@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -144,3 +146,71 @@ async def test_what_fits_comes_back_as_what_it_is_declared_to_be(
     async with running(data, clock, body) as (_, instance):
         await instance.result("1 second")
     assert got == [value]
+
+
+class Charge:
+    def __call__(self) -> Paid:
+        return Paid("called")
+
+    def method(self) -> Paid:
+        return Paid("method")
+
+    @classmethod
+    async def of_the_class(cls, ctx: z0.StepContext) -> Paid:
+        return Paid(f"class {ctx.attempt}")
+
+
+class ChargeLater:
+    async def __call__(self, ctx: z0.StepContext) -> Paid:
+        return Paid(f"later {ctx.attempt}")
+
+
+async def charge(id: str, ctx: z0.StepContext) -> Paid:
+    return Paid(f"{id} {ctx.attempt}")
+
+
+@functools.lru_cache
+def cached() -> Paid:
+    return Paid("cached")
+
+
+@pytest.mark.parametrize(
+    ("fn", "result"),
+    [
+        (Charge(), Paid("called")),
+        (Charge().method, Paid("method")),
+        (Charge.of_the_class, Paid("class 1")),
+        (ChargeLater(), Paid("later 1")),
+        (functools.partial(charge, "partial"), Paid("partial 1")),
+        (functools.partial(Charge()), Paid("called")),
+        (cached, Paid("cached")),
+        (functools.partial(Paid, "plain"), {"id": "plain"}),
+        (int, 0),
+        (dict, {}),
+        (str, ""),
+        (iter([5]).__next__, 5),
+    ],
+    ids=str,
+)
+async def test_whatever_can_be_called_may_be_a_callback_and_says_what_it_returns(
+    data: Path, clock: VirtualClock, fn: Any, result: Any
+) -> None:
+    got: list[Any] = []
+
+    async def body(step: z0.Step) -> None:
+        got.append(await step.do("charge", fn))
+
+    async with running(data, clock, body) as (_, instance):
+        await clock.advance("1 minute")
+        await instance.result("1 second")
+    assert got == [result]
+
+
+async def test_a_function_of_c_that_tells_nothing_of_itself_is_called_with_nothing(
+    data: Path, clock: VirtualClock
+) -> None:
+    async def body(step: z0.Step) -> float:
+        return await step.do("now", time.time)
+
+    async with running(data, clock, body) as (_, instance):
+        assert await instance.result("1 second") > 0

@@ -315,7 +315,10 @@ def _wants_context(fn: Callable[..., Any]) -> bool:
     code = getattr(fn, "__code__", None)
     if code is not None and not code.co_argcount and not code.co_flags & inspect.CO_VARARGS:
         return False
-    parameters = inspect.signature(fn).parameters.values()
+    try:
+        parameters = inspect.signature(fn).parameters.values()
+    except ValueError:  # of C, and silent about what it takes: time.time, int
+        return False
     return any(
         each.default is each.empty and each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)
         for each in parameters

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 import typing
 from collections.abc import Awaitable, Callable, Coroutine
-from functools import lru_cache
-from types import SimpleNamespace
+from functools import lru_cache, partial
+from types import FunctionType, SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -81,13 +81,27 @@ def returned(value: Any, kind: Any, step: str) -> tuple[bytes | None, Any]:
 def returned_by(function: Callable[..., Any]) -> Any:
     """The type that a callback is annotated to return; Any when it says nothing."""
     function = getattr(function, "__func__", function)
-    annotation = (getattr(function, "__annotations__", None) or {}).get("return", Any)
+    annotation = (getattr(function, "__annotations__", None) or {}).get("return", _NOTHING)
+    if annotation is _NOTHING:
+        inner = None if type(function) is FunctionType else _called(function)
+        return Any if inner is None else returned_by(inner)
     if isinstance(annotation, type):
         return annotation
     try:
         return _read(annotation, function.__module__)
     except TypeError:  # it cannot be hashed, as Annotated[int, {"unit": "cents"}]
         return _meant(annotation, function.__module__)
+
+
+_NOTHING = object()
+
+
+def _called(function: Callable[..., Any]) -> Callable[..., Any] | None:
+    """What is called when this is, which is no function itself; None: that cannot be seen."""
+    if isinstance(function, partial):
+        return function.func
+    call = getattr(type(function), "__call__", None)  # noqa: B004
+    return call if isinstance(call, FunctionType) else None
 
 
 def _meant(annotation: Any, module: str) -> Any:
