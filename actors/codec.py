@@ -53,8 +53,27 @@ def decode_as(stored: bytes, kind: Any, what: str) -> Any:
     try:
         return value if kind is Any else msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
-        name = getattr(kind, "__qualname__", str(kind))
-        raise InvalidValue(f"{what} is no {name}: {error}; read it as the type that it was stored as") from error
+        raise InvalidValue(
+            f"{what} is no {name_of(kind)}: {error}; read it as the type that it was stored as"
+        ) from error
+    except Exception as error:
+        raise InvalidValue(f"{what} cannot be read as {name_of(kind)}: {error}; declare another type") from error
+
+
+def why_unreadable(kind: Any) -> str | None:
+    """Why no value at all can be read as this type; None: values can."""
+    try:
+        msgspec.convert(None, kind)
+    except msgspec.ValidationError:
+        pass
+    except Exception as error:
+        return str(error)
+    return None
+
+
+def name_of(kind: Any) -> str:
+    """What a type is called, for messages to people."""
+    return "None" if kind is type(None) else getattr(kind, "__qualname__", str(kind))
 
 
 def damaged(what: str, error: Exception) -> InvalidValue:

@@ -167,12 +167,20 @@ class IdempotencyConflict(Z0Error):
         self.what = what
 
 
+def message_of(error: BaseException) -> str:
+    """What the error says; of one that cannot say it, why."""
+    try:
+        return str(error)
+    except Exception as failed:
+        return f"<its __str__ raised {type(failed).__name__}>"
+
+
 def presentable(error: BaseException) -> Exception:
     """The error as a caller's future can carry it: what would stop a task or a loop becomes a RuntimeError."""
     if isinstance(error, Exception) and not isinstance(error, StopIteration):
         return error
     cancelled = type(error).__name__ == "CancelledError"
-    text = "the handler was cancelled from inside" if cancelled else f"{type(error).__name__}: {error}"
+    text = "the handler was cancelled from inside" if cancelled else f"{type(error).__name__}: {message_of(error)}"
     wrapped = RuntimeError(text)
     wrapped.__cause__ = error
     return wrapped

@@ -169,7 +169,7 @@ async def test_what_a_step_does_in_a_thread_is_still_of_that_step(clock: Virtual
     async with temporary_runtime(memory=True, clock=clock, actors=[Threaded, Account]) as runtime:
         instance = await runtime.workflows.create(Threaded, id="one")
         keys = (await instance.result("10 seconds")).split()
-    assert keys == [f"Threaded/one/1/do:threads#1/{n}" for n in (1, 2)]
+    assert keys == [f"Threaded/one/{clock.now_us()}/1/do:threads#1/{n}" for n in (1, 2)]
 
 
 async def test_a_child_that_failed_fails_the_same_on_every_replay(clock: VirtualClock) -> None:

@@ -66,17 +66,18 @@ class Sending(z0.Workflow):
 
 async def test_what_an_attempt_sends_is_there_once_however_many_attempts_there_are(clock: VirtualClock) -> None:
     async with temporary_runtime(memory=True, actors=[Sending, Till, Account], clock=clock) as runtime:
+        step = f"Sending/one/{clock.now_us()}/1/do:send#1"
         instance = await runtime.workflows.create(Sending, id="one")
-        assert await instance.result() == ["Sending/one/1/do:send#1/4", "given", "named"]
+        assert await instance.result() == [f"{step}/4", "given", "named"]
         facts = await runtime.get(Account, "a").query_facts()
         assert sorted(fact.amount or 0 for fact in facts if fact.type != "passed") == [1, 2, 3, 4, 5, 9, 10, 11]
         keys = [fact.idempotency_key for fact in facts]
         assert keys[:5] == [
-            "Sending/one/1/do:send#1/1",
+            f"{step}/1",
             "mine",
             "in data",
-            "Sending/one/1/do:send#1/2",
-            "Sending/one/1/do:send#1/3",
+            f"{step}/2",
+            f"{step}/3",
         ]
         # What takes no key happens in each attempt, and so does what others send in turn.
         assert [fact.amount for fact in facts if fact.type == "passed"] == [13, 13, 13]
@@ -137,13 +138,14 @@ async def test_a_fact_of_its_own_is_there_once_and_that_of_a_failed_attempt_is_t
     clock: VirtualClock,
 ) -> None:
     async with temporary_runtime(memory=True, actors=[Own], clock=clock) as runtime:
+        run = f"Own/one/{clock.now_us()}/1"
         instance = await runtime.workflows.create(Own, id="one")
         await clock.advance("10 minutes")
         assert await instance.result() == [1, 2, 7, 2]
         facts = await instance._stub.query_facts()
         assert [fact.type for fact in facts] == ["at once", "waits", "body", "m", "m", "outer", "inner"]
-        assert facts[0].idempotency_key == "Own/one/1/do:at once#1/1"
-        assert facts[-1].idempotency_key == "Own/one/1/do:nested#1/do:inner#1/1"
+        assert facts[0].idempotency_key == f"{run}/do:at once#1/1"
+        assert facts[-1].idempotency_key == f"{run}/do:nested#1/do:inner#1/1"
 
 
 async def drive(runtime: z0.Runtime, clock: VirtualClock) -> None:
@@ -174,6 +176,51 @@ async def test_keys_that_differ_from_attempt_to_attempt_would_be_found_out(monke
     monkeypatch.setattr(SentKeys, "__call__", lambda self: f"key {next(keys)}")
     with pytest.raises(AssertionError):
         await crash_at_every_commit(Proof(), [Own, Sending, Till, Account], drive, check)
+
+
+class Receiving(z0.Workflow):
+    async def run(self, event: z0.Event[None], step: z0.Step) -> list[Any]:
+        taken: list[Any] = []
+        try:
+            while True:
+                taken.append((await step.wait_for_event("w", type="ping", timeout="1 hour")).payload)
+        except z0.EventTimeout:
+            return taken
+
+
+class Pinging(z0.Workflow):
+    retries = z0.Retries(limit=3, delay=0)
+
+    async def run(self, event: z0.Event[None], step: z0.Step) -> None:
+        receiver = self.workflows.get(Receiving, "r")
+
+        async def ping(ctx: z0.StepContext) -> None:
+            for word in ("one", "two"):
+                await receiver.send_event("ping", f"{word} {event.id}")
+            await receiver.send_event("ping", "named", id="mine")
+            if ctx.attempt < 3:
+                raise ConnectionError
+
+        await step.do("ping", ping)
+        await receiver.send_event("ping", f"of the body {event.id}")
+        await step.sleep("rest", "10 minutes")
+        await step.do("after", lambda: 1)
+
+
+async def test_an_event_that_a_step_sends_is_received_once_however_often_the_step_is_tried(
+    clock: VirtualClock,
+) -> None:
+    async with temporary_runtime(memory=True, actors=[Receiving, Pinging], clock=clock) as runtime:
+        receiver = await runtime.workflows.create(Receiving, id="r")
+        await runtime.workflows.create(Pinging, id="a")
+        await clock.advance("10 seconds")
+        await runtime.workflows.create(Pinging, id="b")
+        await clock.advance("30 minutes")
+        await receiver.send_event("ping", "from outside")
+        await receiver.send_event("ping", "from outside")
+        await clock.advance("1 day")
+        said = [*("one a", "two a", "named", "of the body a"), *("one b", "two b", "of the body b")]
+        assert await receiver.result() == [*said, "from outside", "from outside"]
 
 
 async def test_an_early_event_that_a_failing_segment_took_is_still_there_for_the_next_attempt(

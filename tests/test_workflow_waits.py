@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import enum
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import msgspec
 import pytest
@@ -330,6 +333,56 @@ async def test_what_cannot_be_an_event_is_refused(data: Path, clock: VirtualCloc
         with pytest.raises(z0.InvalidValue):
             await instance.send_event("paid", object())
         assert (await instance.status()).status == "waiting"
+
+
+class Size(enum.Enum):
+    SMALL = "s"
+
+
+@dataclasses.dataclass
+class Sent:
+    order: int
+    size: Size = Size.SMALL
+
+
+class Plain(msgspec.Struct, omit_defaults=True):
+    order: int
+    size: Size = Size.SMALL
+    note: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class Short(msgspec.Struct, array_like=True):
+    order: int
+    size: Size = Size.SMALL
+
+
+class Tagged(msgspec.Struct, tag="paid", rename={"order": "orderId"}):
+    order: int
+    key: UUID = UUID(int=5)
+
+
+@pytest.mark.parametrize(
+    ("payload", "match"),
+    [
+        ({"order": 7, "size": Size.SMALL}, {"order": 7, "size": "s"}),
+        (Sent(7), {"order": 7, "size": "s"}),
+        (Plain(7), {"order": 7, "size": "s"}),
+        (Short(7), {"order": 7, "size": "s"}),
+        (Tagged(7), {"orderId": 7, "type": "paid", "key": str(UUID(int=5))}),
+    ],
+    ids=repr,
+)
+async def test_an_event_is_matched_by_its_fields_whatever_its_payload_is(
+    data: Path, clock: VirtualClock, payload: Any, match: dict[str, Any]
+) -> None:
+    async def body(step: z0.Step) -> str:
+        await step.wait_for_event("w", type="a", match=match, timeout=None)
+        return "matched"
+
+    async with running(data, clock, body) as (_, instance):
+        await instance.send_event("a", {**match, next(iter(match)): 8})
+        await instance.send_event("a", payload)
+        assert await instance.result("1 second") == "matched"
 
 
 async def test_a_match_that_could_not_be_kept_is_refused(data: Path, clock: VirtualClock) -> None:

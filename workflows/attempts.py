@@ -4,39 +4,42 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from z0.actors import codec
 from z0.actors.call import CURRENT, Call
 from z0.actors.clock import seconds, to_us
-from z0.actors.errors import InvalidValue, LimitExceeded, presentable
+from z0.actors.errors import Aborted, InvalidValue, LimitExceeded, presentable
 from z0.actors.extensions import PLAIN
 from z0.actors.within import within
 
 from . import cut_offs
 from .branch import is_lost
-from .errors import NonDeterminismError, NonRetryableError, StepInterrupted, StepTimeout, Suspended
+from .errors import Continued, NonDeterminismError, NonRetryableError, StepInterrupted, StepTimeout, Suspended
 from .failure import failure_of
 from .history import Record
 from .journal import UNDOABLE, Event
 from .keys import SentKeys
 from .options import Options
 from .place import INSIDE
-from .retries import Settings, delay_after, worth_another
+from .retries import Settings, asked_delay, delay_after, worth_another
 from .rollback import Rollback, Undo
 from .time_limit import TimeLimit
 from .tracing import span_of
-from .values import loaded, returned_by
+from .values import check_returns, returned, returned_by
 
 if TYPE_CHECKING:
     from .run import Run
     from .steps import StepContext, Steps
     from .workflow import Workflow
 
+log = logging.getLogger("z0.workflows")
 _ANSWER_SECONDS = 5.0  # that a function may take to say when to try again, or whether to
 _PLAIN: dict[str, Any] = {}
+_ENDINGS = (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit, Continued, Aborted)  # of more than the attempt
 _FINAL = (NonRetryableError, NonDeterminismError, InvalidValue, LimitExceeded)
 
 
@@ -103,10 +106,12 @@ class Attempts:
                 run.begin()
                 try:
                     return await self._attempt(record.attempts + 1)
-                except Exception as caught:
+                except _ENDINGS:
+                    raise
+                except BaseException as caught:
                     self._stop()
                     run.host.writes.undo()  # what it wrote since it last waited, as of any message that fails
-                    error = caught
+                    error = presentable(caught)
                 finally:
                     run.end()
             record = self._record = await self._failed(record.attempts + 1, error)
@@ -135,6 +140,8 @@ class Attempts:
 
     async def _attempt(self, attempt: int) -> Any:
         run, workflow, record = self._run, self._run.workflow, self._record
+        kind = returned_by(self._fn)
+        check_returns(kind, self._name)
         self._started = workflow.clock.now_us()
         if self._made:
             run.again(record)
@@ -157,12 +164,10 @@ class Attempts:
             CURRENT.reset(token)
             INSIDE.reset(inside)
         run.check_live()
-        kind, what = returned_by(self._fn), f"the result of step {self._name!r}"
-        encoded, detail = None if value is None else codec.encode(value), self._detail()
-        if type(value) not in PLAIN or (kind is not Any and kind is not type(value)):
-            value = loaded(encoded, kind, what)
+        encoded, value = returned(value, kind, self._name)
+        detail = self._detail()
         if encoded is not None and len(encoded) > workflow.result_bytes:
-            detail["blob"] = await workflow.spill(encoded, what)
+            detail["blob"] = await workflow.spill(encoded, f"the result of step {self._name!r}")
             encoded = None
         workflow.note(self.event("step_completed"), record, encoded, attempt=attempt, started=self._started, **detail)
         run.passed(record.key)
@@ -195,7 +200,7 @@ class Attempts:
             if not limit.expired:  # nobody has asked for it: the callback has cancelled something itself
                 raise presentable(cancelled) from cancelled
             raise self._timeout() from None
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             limit.forgive()
             if limit.expired:
                 raise self._timeout() from error
@@ -285,8 +290,14 @@ class Attempts:
         settings, retries = self._settings, self._options.retries
         after = getattr(error, "retry_after", None)
         if after is not None:
-            with suppress(ValueError):  # an error of another house, whose word means something else
-                return seconds(after)
+            workflow = self._run.workflow
+            try:
+                return asked_delay(after, workflow.clock.now_us())
+            except (ValueError, OverflowError) as caught:  # of another house, whose word means something else
+                log.warning(
+                    "%s: step %r failed with retry_after=%.200r, and waits as usual instead: %s",
+                    workflow.address, self._name, after, caught,
+                )  # fmt: skip
         first = settings.delay
         if first is None:
             made = retries.delay(attempt, error) if callable(retries.delay) else retries.delay
@@ -307,7 +318,10 @@ def _wants_context(fn: Callable[..., Any]) -> bool:
     code = getattr(fn, "__code__", None)
     if code is not None and not code.co_argcount and not code.co_flags & inspect.CO_VARARGS:
         return False
-    parameters = inspect.signature(fn).parameters.values()
+    try:
+        parameters = inspect.signature(fn).parameters.values()
+    except ValueError:  # of C, and silent about what it takes: time.time, int
+        return False
     return any(
         each.default is each.empty and each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)
         for each in parameters

@@ -15,6 +15,7 @@ from z0.ledger.entity import Entity
 from . import blobs
 from .flow import Debounce, Rules
 from .history import History
+from .lifecycle import first_created
 from .limits import check_blob, is_near, near
 from .profiles import Profile, settings_of
 from .retention import Retention
@@ -92,9 +93,16 @@ class Bounded(Entity):
         """Class and id, for messages to people."""
         return f"{self._z0_host.kind.namespace} {self.name!r}"
 
+    @property
+    def identity(self) -> str:
+        """What tells this instance from every other, of other tenants and of those that had its id before it."""
+        created = self.history.created
+        assert created is not None
+        return f"{self._z0_host.address}/{first_created(created)}"
+
     def idempotency_key(self, step: str) -> str:
         """What tells this step of this run of this instance from every other."""
-        return f"{self._z0_host.kind.namespace}/{self.name}/{self.history.run}/{step}"
+        return f"{self.identity}/{self.history.run}/{step}"
 
     @property
     def blobs(self) -> Path:

@@ -124,7 +124,7 @@ def _seq(entry: Entry) -> int:
 async def _alert(workflow: Workflow, entry: Entry) -> None:
     host = workflow._z0_host
     alert = Alert(
-        id=f"{host.address}#{_seq(entry)}",
+        id=f"{workflow.identity}#{_seq(entry)}",
         name=entry.detail["alert"],
         data=None if entry.value is None else codec.decode(entry.value),
         workflow=host.address.namespace,

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import enum
 import re
-from datetime import datetime
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from typing import Any, Generic, TypeVar
+from uuid import UUID
 
 import msgspec
 
@@ -15,6 +19,7 @@ EVENT_TIMEOUT = "24 hours"
 _TYPE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 _ID_MAX = 256
 _SCALARS = (str, int, float, bool, type(None))
+_TEXTS = (enum.Enum, UUID, Decimal, date, time, timedelta, bytes)  # they match their value, or what msgspec writes
 
 
 class Event(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
@@ -57,8 +62,21 @@ def check_event_id(id: object) -> str:
 
 
 def fields_of(payload: Any) -> dict[str, Any]:
-    """What of a payload a wait can match: the plain values at its top."""
-    plain = msgspec.to_builtins(payload) if isinstance(payload, msgspec.Struct) else payload
-    if not isinstance(plain, dict):
-        return {}
+    """What of a payload a wait can match: the plain values at its top, by their names as they are stored."""
+    if isinstance(payload, msgspec.Struct):
+        fields = _of_struct(payload)
+    elif dataclasses.is_dataclass(payload):
+        fields = {field.name: getattr(payload, field.name) for field in dataclasses.fields(payload)}
+    else:
+        fields = payload if isinstance(payload, dict) else {}
+    plain = {name: msgspec.to_builtins(value) if isinstance(value, _TEXTS) else value for name, value in fields.items()}
     return {name: value for name, value in plain.items() if isinstance(name, str) and isinstance(value, _SCALARS)}
+
+
+def _of_struct(payload: msgspec.Struct) -> dict[str, Any]:
+    """Its fields by name, also of one that is stored as an array."""
+    config = payload.__struct_config__
+    fields: dict[str, Any] = {} if config.tag is None else {config.tag_field or "type": config.tag}
+    for name, stored in zip(payload.__struct_fields__, payload.__struct_encode_fields__, strict=True):
+        fields[stored] = getattr(payload, name)
+    return fields

@@ -1,26 +1,41 @@
 """How an error is kept in a journal, and raised again from it: type, message, cause and attributes. Pure.
 
 Of a class only the name is kept. It is found again among the modules that are loaded; nothing is imported or run
-because a file names it, and what is no exception class is not made one.
+because a file names it, and what is no exception class is not made one. Values that cannot be stored are left out;
+where the message would not be the same without them, what they looked like stands in their place.
 """
 
 from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from z0.actors import codec
-from z0.actors.errors import Z0Error
+from z0.actors.errors import Z0Error, message_of
+from z0.actors.extensions import PLAIN
 
 from .errors import StepFailed
 from .keys import is_below
 
 _TRACEBACK_CHARACTERS = 8_000
+_LOOK_CHARACTERS = 8_000
 _CAUSES_MAX = 8
+
+# What errors of Python itself know besides their arguments, and not in their __dict__ ...
+_FIELDS: dict[type[BaseException], tuple[str, ...]] = {
+    OSError: ("errno", "strerror", "filename", "filename2"),
+    ImportError: ("name", "path"),
+    NameError: ("name",),
+    AttributeError: ("name",),
+}
+# ... and those that know nothing but what their arguments say.
+_READ_ARGS = (UnicodeEncodeError, UnicodeDecodeError, UnicodeTranslateError, SyntaxError)
+E = TypeVar("E", bound=BaseException)
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -32,6 +47,11 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     args: bytes | None = None
     """The exception's arguments, as stored values; None: they cannot be stored."""
     attributes: bytes | None = None
+    """Those that can be stored."""
+    looks: dict[str, tuple[str, str]] | None = None
+    """What others looked like, `str` and `repr`, if the message needs them: by attribute, or number of the argument."""
+    members: list[Failure] | None = None
+    """Of an exception group."""
     traceback: str | None = None
     cause: Failure | None = None
 
@@ -46,26 +66,36 @@ def text_of(type: str, message: str) -> str:
     return f"{type.partition(':')[2]}: {message}"
 
 
-def failure_of(error: BaseException, depth: int = _CAUSES_MAX) -> Failure:
+def failure_of(error: BaseException, depth: int = _CAUSES_MAX, traced: bool = True) -> Failure:
     """What is kept of the error."""
-    kind = type(error)
-    cause = error.__cause__
-    attributes = {name: value for name, value in vars(error).items() if not name.startswith("_z0_")}
-    return Failure(
+    kind, cause = type(error), error.__cause__
+    group = error if isinstance(error, BaseExceptionGroup) else None
+    args = list(error.args) if group is None else [group.message]
+    attributes = dict(_attributes_of(error))
+    failure = Failure(
         type=f"{kind.__module__}:{kind.__qualname__}",
-        message=_text(str(error)),
-        args=_stored(error.args),
-        attributes=_stored(attributes) if attributes else None,
-        traceback=_text("".join(traceback.format_exception(error)))[-_TRACEBACK_CHARACTERS:],
+        message=_text(message_of(error)),
+        args=codec.encode([arg if _stored(arg) else None for arg in args]),
+        attributes=_encoded({name: value for name, value in attributes.items() if _stored(value)}),
+        members=[failure_of(each, depth - 1, False) for each in group.exceptions] if group and depth else None,
+        traceback=_text("".join(traceback.format_exception(error)))[-_TRACEBACK_CHARACTERS:] if traced else None,
         cause=failure_of(cause, depth - 1) if cause is not None and depth else None,
     )
+    if _class_of(failure.type, BaseException) is None or _rebuilt(failure, BaseException) is not None:
+        return failure
+    values = {**{str(number): arg for number, arg in enumerate(args)}, **attributes}
+    return replace(failure, looks={name: _look(value) for name, value in values.items() if not _is_exact(value)})
 
 
 def error_of(failure: Failure) -> Exception:
     """The error to raise for it: of its own class where that is known, else StepFailed."""
-    error = _rebuilt(failure) or StepFailed(failure.type.replace(":", "."), failure.message)
+    return _error_of(failure, Exception)
+
+
+def _error_of(failure: Failure, kind: type[E]) -> E | StepFailed:
+    error = _rebuilt(failure, kind) or StepFailed(failure.type.replace(":", "."), failure.message)
     if failure.cause is not None:
-        error.__cause__ = error_of(failure.cause)
+        error.__cause__ = _error_of(failure.cause, BaseException)
     return error
 
 
@@ -111,34 +141,90 @@ def _blamed(error: BaseException | None, depth: int = _CAUSES_MAX) -> tuple[list
     return [], branches
 
 
-def _rebuilt(failure: Failure) -> Exception | None:
-    kind = _class_of(failure.type)
+class _Look(str):
+    """Stands for a value that could not be stored: it is shown as that was."""
+
+    __slots__ = ("shown",)
+    shown: str
+
+    def __new__(cls, text: str, shown: str) -> _Look:
+        look = super().__new__(cls, text)
+        look.shown = shown
+        return look
+
+    def __repr__(self) -> str:
+        return self.shown
+
+
+def _attributes_of(error: BaseException) -> Iterator[tuple[str, Any]]:
+    for base, names in _FIELDS.items():
+        if isinstance(error, base):
+            yield from ((name, value) for name in names if (value := getattr(error, name, None)) is not None)
+    yield from ((name, value) for name, value in vars(error).items() if not name.startswith("_z0_"))
+
+
+def _rebuilt(failure: Failure, base: type[E]) -> E | None:
+    """The error, of its own class and with its own message; None: that cannot be had."""
+    kind = _class_of(failure.type, base)
     if kind is None or failure.args is None:
         return None
-    args = codec.decode(failure.args)
+    looks = {name: _Look(*look) for name, look in (failure.looks or {}).items()}
+    args = [looks.pop(str(number), arg) for number, arg in enumerate(codec.decode(failure.args))]
+    if failure.members is not None:
+        args.append([error_of(each) for each in failure.members])
+    attributes = {} if failure.attributes is None else codec.decode(failure.attributes)
     try:
-        error = kind.__new__(kind, *args)
-    except Exception:  # a class with a constructor of its own liking
+        error = kind.__new__(kind, *args)  # never its __init__, which may want anything, and do anything
+        error.args = tuple(args)
+        for of in _READ_ARGS:
+            if isinstance(error, of):
+                of.__init__(error, *args)  # type: ignore[arg-type]  # it is one
+        for name, value in {**attributes, **looks}.items():
+            if any(name in names for of, names in _FIELDS.items() if isinstance(error, of)):
+                setattr(error, name, value)
+            else:
+                error.__dict__[name] = value
+        return error if _text(message_of(error)) == failure.message else None
+    except Exception:  # a class with a constructor, or a message, of its own liking
         return None
-    error.args = tuple(args)
-    if failure.attributes is not None:
-        error.__dict__.update(codec.decode(failure.attributes))
-    return error if str(error) == failure.message else None
 
 
-def _class_of(name: str) -> type[Exception] | None:
+def _class_of(name: str, base: type[E]) -> type[E] | None:
     module, _, path = name.partition(":")
     found: Any = sys.modules.get(module)
     for part in path.split("."):
         found = getattr(found, part, None)
-    return found if isinstance(found, type) and issubclass(found, Exception) else None
+    return found if isinstance(found, type) and issubclass(found, base) else None
 
 
-def _stored(value: Any) -> bytes | None:
+def _encoded(attributes: dict[str, Any]) -> bytes | None:
+    return codec.encode(attributes) if attributes else None
+
+
+def _stored(value: Any) -> bool:
+    """Whether the value can be stored."""
     try:
-        return codec.encode(value)
+        codec.encode([value])
     except (Z0Error, RecursionError):
-        return None
+        return False
+    return True
+
+
+def _is_exact(value: Any) -> bool:
+    """Whether the value is shown as before when it comes back."""
+    if not _stored(value):
+        return False
+    return type(value) in PLAIN or repr(codec.decode(codec.encode(value))) == _look(value)[1]
+
+
+def _look(value: Any) -> tuple[str, str]:
+    looks = []
+    for look in (str, repr):
+        try:
+            looks.append(_text(look(value))[:_LOOK_CHARACTERS])
+        except Exception:
+            looks.append(f"a {type(value).__name__}")
+    return looks[0], looks[1]
 
 
 def _text(text: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Collection
 from functools import partial
 from typing import Any, Generic, TypeVar
 
+from z0.actors.call import CURRENT
 from z0.actors.clock import Span, seconds
 from z0.actors.extensions import refuse
 from z0.actors.names import Address, file_path
@@ -19,6 +20,7 @@ from .failure import error_of
 from .history import ENDS, Status, check_status
 from .ids import check_id, random_id
 from .journal import Entry
+from .kin import derived_id
 from .public import GOING, Expander, InstanceEvent, Read, StepInfo, step_named, steps_of
 from .services import ENTRIES
 from .status import InstanceStatus
@@ -104,11 +106,17 @@ class Instance(Generic[W]):
     async def send_event(self, type: str, payload: Any = None, *, id: str | None = None) -> bool:
         """Tell it something; whether that is new: the same id again does nothing. It is durable on return.
 
+        In a step it is sent once, however often the step runs: without `id` it has one that follows from the step.
+
         Raises InvalidName, InvalidValue, LimitExceeded, WrongStatus when the instance has ended.
         """
         encoded = stored(payload, f"the payload of event {type!r}", self.cls.result_bytes)
-        sender = random_id(self._node) if id is None else check_event_id(id)
-        return await self._found().z0_send_event(check_type(type), encoded, fields_of(payload), sender)
+        chosen = self._event_id() if id is None else check_event_id(id)
+        return await self._found().z0_send_event(check_type(type), encoded, fields_of(payload), chosen)
+
+    def _event_id(self) -> str:
+        sent = key_of_step()
+        return random_id(self._node) if sent is None else derived_id(sent)
 
     async def terminate(self, *, rollback: bool = False) -> None:
         """End it as it is, or after undoing its steps (`rollback`). Raises WrongStatus when it has ended.
@@ -216,6 +224,12 @@ class Instance(Generic[W]):
         if not node.knows(address):
             raise InstanceNotFound(repr(self), self.cls.debounce is not None)
         return self._stub
+
+
+def key_of_step() -> str | None:
+    """What tells what is sent here from all else that is sent, when a step sends it, which may run again."""
+    call = CURRENT.get()
+    return None if call is None or call.keys is None else call.keys()
 
 
 refuse(Instance, "its id: workflows.get() makes a handle of that again")

@@ -8,7 +8,6 @@ from typing import Any, Literal, TypeVar, cast
 
 import msgspec
 
-from z0.actors.call import CURRENT
 from z0.actors.clock import Span, seconds, to_us
 from z0.actors.errors import InvalidName
 from z0.actors.kind import Kind
@@ -21,7 +20,7 @@ from .errors import InstanceExists, InstanceNotFound
 from .flow import Queued, check_priority, groups_of, key_in, rules_of
 from .history import FINISHED, Status, check_status
 from .ids import check_id, random_id
-from .instance import Instance
+from .instance import Instance, key_of_step
 from .kin import derived_id
 from .lifecycle import Origin
 from .schedules import Schedule
@@ -65,7 +64,7 @@ class Workflows:
         """
         if on_conflict not in ("raise", "existing"):
             raise ValueError(f"on_conflict={on_conflict!r}: give 'raise' or 'existing'")
-        sent = _key_of_step()
+        sent = key_of_step()
         chosen = random_id(self.node) if sent is None else derived_id(sent)
         instance = self.get(cls, chosen if id is None else id)
         encoded = stored(payload, f"the payload of {instance.id}", instance.cls.result_bytes)
@@ -235,12 +234,6 @@ class Workflows:
             shown = getattr(given, "__name__", repr(given))
             raise TypeError(f"{shown} is not a subclass of z0.Workflow, nor the name of one")
         return cls
-
-
-def _key_of_step() -> str | None:
-    """What tells this creation from every other, when it is done by a step, which may run again."""
-    call = CURRENT.get()
-    return None if call is None or call.keys is None else call.keys()
 
 
 async def _has_begun(instance: Instance[Any], key: str | None) -> bool:

@@ -72,10 +72,14 @@ class SentKeys:
     def __call__(self) -> str:
         """The next one."""
         self._count += 1
-        key = f"{self._key(self._step)}/{self._count}"
-        if len(key) <= _SENT_MAX:
-            return key
-        return f"{key[: _SENT_MAX - 65]}~{blake2b(key.encode(), digest_size=32).hexdigest()}"
+        return shortened(f"{self._key(self._step)}/{self._count}")
+
+
+def shortened(key: str) -> str:
+    """The idempotency key, cut where it would be too long for a fact, and still its own."""
+    if len(key) <= _SENT_MAX:
+        return key
+    return f"{key[: _SENT_MAX - 65]}~{blake2b(key.encode(), digest_size=32).hexdigest()}"
 
 
 def check_step_name(name: object) -> str:

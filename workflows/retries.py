@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from typing import Literal
 
 import msgspec
 
-from z0.actors.clock import Span, seconds
+from z0.actors.clock import Span, seconds, us_of
 
 Backoff = Literal["constant", "linear", "exponential"]
 Delay = Callable[[int, Exception], Span | Awaitable[Span]]
 
 
 LIMIT_MAX = 10_000
+DELAY_MAX = 365 * 86_400.0
+"""Seconds that a step waits for its next attempt, at most, whatever says how long."""
 
 
 class Retries(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,11 +25,11 @@ class Retries(msgspec.Struct, frozen=True, kw_only=True):
     limit: int = 3
     """Attempts after the first."""
     delay: Span | Delay = "1 second"
-    """Before the second attempt; or a function of the attempt that failed, from 1, and its error."""
+    """Before the second attempt; or a function of the attempt that failed, from 1, and its error. 365 days at most."""
     backoff: Backoff = "exponential"
     """How the delay grows: by itself, by the first delay each time, or twofold each time."""
     max_delay: Span | None = "5 minutes"
-    """Up to which delays grow; None: without end."""
+    """Up to which delays grow; None: up to 365 days."""
     jitter: float = 0.0
     """A random part of the delay is added, at most this fraction of it."""
     retry_on: type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool | Awaitable[bool]] = Exception
@@ -82,7 +85,21 @@ def delay_after(settings: Settings, attempt: int, first: float, random: float) -
             delay = first * 2.0 ** min(attempt - 1, 63)
     if settings.max_delay is not None:
         delay = min(delay, max(settings.max_delay, first))
-    return delay * (1 + settings.jitter * random)
+    return min(delay * (1 + settings.jitter * random), DELAY_MAX)
+
+
+def asked_delay(after: object, now_us: int) -> float:
+    """Seconds that an error asks to be waited for: its `retry_after`. Raises ValueError, OverflowError."""
+    match after:
+        case datetime() if after.tzinfo is not None:
+            wait = max(0.0, (us_of(after) - now_us) / 1e6)
+        case str() if after.strip().isdecimal():  # as the header of HTTP says it
+            wait = float(after)
+        case _:
+            wait = seconds(after)  # type: ignore[arg-type]  # which says what it takes
+    if wait > DELAY_MAX:
+        raise ValueError(f"{wait:g} seconds are more than a year")
+    return wait
 
 
 def worth_another(retries: Retries, error: Exception) -> bool | Awaitable[bool]:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from z0.actors.errors import message_of
+
 from .attempts import Attempts
 from .errors import NonDeterminismError, Suspended
 from .failure import error_of, failing_step, failure_of
@@ -92,7 +94,8 @@ class Undoer(Steps):
                 await self._undo_one(undos[key])
             except Exception as error:
                 first = first or error
-                log.error("%s: %s could not be undone: %s", self.run.workflow.address, key, error, exc_info=error)
+                address, why = self.run.workflow.address, message_of(error)
+                log.error("%s: %s could not be undone: %s", address, key, why, exc_info=error)
                 if not self.run.workflow.rollback_continues:
                     break
         return first
@@ -132,7 +135,7 @@ def begin(workflow: Workflow, run: Run, error: Exception) -> bool:
         return False
     if run.owed:  # it has not come by all that it did
         plan = None
-    log.error("%s failed, and is rolled back: %s", workflow.address, error, exc_info=error)
+    log.error("%s failed, and is rolled back: %s", workflow.address, message_of(error), exc_info=error)
     detail = {"ends": "workflow_errored", "plan": plan, "error": msgspec.to_builtins(failure_of(error))}
     workflow.note_end("rollback_started", step, detail)
     return True

@@ -17,7 +17,7 @@ from .branch import parent_in_branch
 from .branches import Branches, tolerance
 from .event import EVENT_TIMEOUT, Event, check_match, check_type
 from .history import Record
-from .keys import check_step_name
+from .keys import check_step_name, shortened
 from .kin import child_class, run_child
 from .log import StepLog
 from .options import Options
@@ -358,8 +358,8 @@ class StepContext(Steps):
 
     @property
     def idempotency_key(self) -> str:
-        """Always the same for this step of this instance, and for no other."""
-        return self.run.workflow.idempotency_key(self._parent)
+        """Always the same for this step of this run of this instance, and for no other; at most 512 characters."""
+        return shortened(self.run.workflow.idempotency_key(self._parent))
 
     def enter(self, rests: bool = False) -> None:
         """Keep in mind what is to end with this attempt. Raises NonRetryableError for what it must not do."""

@@ -5,12 +5,15 @@ from __future__ import annotations
 import sys
 import typing
 from collections.abc import Awaitable, Callable, Coroutine
-from functools import lru_cache
-from types import SimpleNamespace
+from functools import lru_cache, partial
+from types import FunctionType, SimpleNamespace
 from typing import Any
 
+import msgspec
+
 from z0.actors import codec
-from z0.actors.errors import LimitExceeded
+from z0.actors.errors import InvalidValue, LimitExceeded
+from z0.actors.extensions import PLAIN
 
 from .event import Event
 
@@ -34,16 +37,71 @@ def loaded(encoded: bytes | None, kind: Any, what: str) -> Any:
     return None if encoded is None else codec.decode_as(encoded, kind, what)
 
 
+def check_returns(kind: Any, step: str) -> None:
+    """Raises InvalidValue when nothing that the step's callback returned could be read as the type that it declares."""
+    if kind is Any or (kind.__class__ is type and kind in PLAIN):
+        return
+    why = _why_unreadable(kind)
+    if why is not None:
+        raise InvalidValue(
+            f"step {step!r} was not run: its callback is annotated to return {codec.name_of(kind)}, which nothing can "
+            f"be read as: {why}; declare another type, or none"
+        )
+
+
+def _why_unreadable(kind: Any) -> str | None:
+    if isinstance(kind, type):  # msgspec keeps what it knows of a class in the class
+        return codec.why_unreadable(kind)
+    try:
+        return _why_unreadable_once(kind)
+    except TypeError:  # it cannot be hashed
+        return codec.why_unreadable(kind)
+
+
+_why_unreadable_once = lru_cache(maxsize=1024)(codec.why_unreadable)
+
+
+def returned(value: Any, kind: Any, step: str) -> tuple[bytes | None, Any]:
+    """What the step's callback has returned, as it is stored and as it is read again. Raises InvalidValue."""
+    try:
+        encoded = None if value is None else codec.encode(value)
+        if type(value) not in PLAIN or (kind is not Any and kind is not type(value)):
+            value = loaded(encoded, kind, "its result")
+    except InvalidValue as error:
+        why = error
+        if isinstance(error.__cause__, msgspec.ValidationError):
+            why = InvalidValue(
+                f"it returned a {type(value).__name__}, and is annotated to return {codec.name_of(kind)} "
+                f"({error.__cause__}); correct what is wrong of the two"
+            )
+        raise InvalidValue(f"step {step!r} was run, and what it did is done, but without a result: {why}") from error
+    return encoded, value
+
+
 def returned_by(function: Callable[..., Any]) -> Any:
     """The type that a callback is annotated to return; Any when it says nothing."""
     function = getattr(function, "__func__", function)
-    annotation = (getattr(function, "__annotations__", None) or {}).get("return", Any)
+    annotation = (getattr(function, "__annotations__", None) or {}).get("return", _NOTHING)
+    if annotation is _NOTHING:
+        inner = None if type(function) is FunctionType else _called(function)
+        return Any if inner is None else returned_by(inner)
     if isinstance(annotation, type):
         return annotation
     try:
         return _read(annotation, function.__module__)
     except TypeError:  # it cannot be hashed, as Annotated[int, {"unit": "cents"}]
         return _meant(annotation, function.__module__)
+
+
+_NOTHING = object()
+
+
+def _called(function: Callable[..., Any]) -> Callable[..., Any] | None:
+    """What is called when this is, which is no function itself; None: that cannot be seen."""
+    if isinstance(function, partial):
+        return function.func
+    call = getattr(type(function), "__call__", None)  # noqa: B004
+    return call if isinstance(call, FunctionType) else None
 
 
 def _meant(annotation: Any, module: str) -> Any:

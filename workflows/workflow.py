@@ -11,7 +11,7 @@ import msgspec
 from z0.actors.alarm_runs import AlarmInfo
 from z0.actors.alone import writes_alone
 from z0.actors.clock import datetime_of
-from z0.actors.errors import presentable
+from z0.actors.errors import message_of, presentable
 from z0.actors.handlers import HOOKS
 from z0.ledger.schema import ENTITY_SCHEMA
 
@@ -273,7 +273,7 @@ class Workflow(Bounded):
         run = self._run
         if run is not None and saga.begin(self, run, error):
             return
-        log.error("%s failed: %s", self.address, error, exc_info=error)
+        log.error("%s failed: %s", self.address, message_of(error), exc_info=error)
         detail = blame(error, run.failed_last() if run else ())
         self.enter("workflow_errored", step=failing_step(error), detail=detail)
 
