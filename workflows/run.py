@@ -200,20 +200,20 @@ class Run:
         self.diverged = NonDeterminismError(self.workflow.address, position, expected, found)
         raise self.diverged
 
-    async def check_end(self) -> None:
-        """Make sure that the body did all that its journal has. Raises NonDeterminismError."""
+    async def check_end(self, end: str = "the end of run()") -> None:
+        """Make sure that the body, which came to this end, did all that its journal has. Raises NonDeterminismError."""
         for _ in range(_QUIET_PASSES):  # tasks that it has left behind may be about to
             if not self.owed:
                 break
             await pass_once()
-        self.check_done()
+        self.check_done(end)
 
-    def check_done(self) -> None:
+    def check_done(self, end: str = "the end of run()") -> None:
         """As `check_end`, of what it did so far."""
         if self.diverged is not None:
             raise self.diverged
         if self.owed:
-            self.diverge("the end of run()")
+            self.diverge(end)
 
     # Waiting
 
