@@ -7,6 +7,7 @@ import contextlib
 import json
 import random
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +200,83 @@ async def test_a_replay_finds_changed_code_and_executes_nothing(tmp_path: Path, 
     assert "do:a#1" in other.problem
     assert "do:b#1" in other.problem
     assert ran == []
+
+
+def ending(name: str) -> Callable[[z0.Step], Any]:
+    """A body that ends behind its first step, in some way."""
+
+    async def body(step: z0.Step) -> Any:
+        if name == "an error first":
+            raise NameError("no such name")
+        await step.do("a", lambda: "a")
+        if name == "an error between steps":
+            raise KeyError("customer")
+        if name == "another run":
+            step.continue_as_new()
+        if name == "a cancellation":
+            raise asyncio.CancelledError
+        if name == "the usual":
+            await step.do("b", lambda: "b")
+            await step.sleep("-", "1 day")
+
+    return body
+
+
+ENDINGS = {
+    "an error first": ("do:a#1", "builtins:NameError: no such name"),
+    "an error between steps": ("do:b#1", "builtins:KeyError: 'customer'"),
+    "another run": ("do:b#1", "continue_as_new()"),
+    "a cancellation": ("do:b#1", "cancelled"),
+    "a return": ("do:b#1", "the end of run()"),
+}
+
+
+@pytest.mark.parametrize("name", ENDINGS)
+async def test_code_that_ends_before_its_journal_does_not_fit_it(
+    name: str, tmp_path: Path, clock: VirtualClock
+) -> None:
+    async with running(tmp_path / "data", clock, ending("the usual")):
+        pass
+    found = await replay(tmp_path / "data/default/Scripted/one.sqlite", Scripted, env={"body": ending(name)})
+    assert found.problem is not None
+    assert (found.same, found.ends) == (False, True)
+    for each in ENDINGS[name]:
+        assert each in found.problem
+
+
+async def test_code_that_begins_another_run_where_the_journal_ends_does_not_fit_it(
+    tmp_path: Path, clock: VirtualClock
+) -> None:
+    async with running(tmp_path / "data", clock, ending("a return")):
+        pass
+    file = tmp_path / "data/default/Scripted/one.sqlite"
+    found = await replay(file, Scripted, env={"body": ending("another run")})
+    assert found.problem is not None
+    assert "continue_as_new()" in found.problem
+    cut(file, 3)  # as it is before the end
+    assert (await replay(file, Scripted, env={"body": ending("another run")})).same
+
+
+async def test_a_copy_without_its_large_results_is_told_from_one_that_differs(
+    tmp_path: Path, clock: VirtualClock
+) -> None:
+    async def body(step: z0.Step) -> int:
+        try:
+            large = await step.do("large", lambda: b"x" * 2**21)
+        except z0.InvalidValue:
+            return 0
+        await step.sleep("-", "1 day")
+        return len(large)
+
+    async with running(tmp_path / "data", clock, body):
+        pass
+    file, copy = tmp_path / "data/default/Scripted/one.sqlite", tmp_path / "copy.sqlite"
+    shutil.copy(file, copy)
+    assert (await replay(file, Scripted, env={"body": body})).reached == ["sleep:-#1"]
+    with pytest.raises(z0.InvalidValue, match=r"copy the folder '.blobs' .* as 'copy.blobs'"):
+        await replay(copy, Scripted, env={"body": body})
+    shutil.copytree(file.with_suffix(".blobs"), copy.with_suffix(".blobs"))
+    assert (await replay(copy, Scripted, env={"body": body})).same
 
 
 class Hello(z0.Workflow):

@@ -36,7 +36,10 @@ def read(folder: Path, name: str) -> bytes:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise InvalidValue(f"{path} cannot be read: {error}; put it back, it holds a step's result") from error
+        raise InvalidValue(
+            f"{path} cannot be read: {error}; it holds a step's result: put it back, or, for a file that was copied, "
+            f"copy the folder {BLOBS!r} that stands beside the original as {folder.name!r}"
+        ) from error
     if _name(content) != name:
         raise InvalidValue(f"{path} is damaged; put a copy in its place, it holds a step's result")
     return content

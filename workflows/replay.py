@@ -9,12 +9,12 @@ import msgspec
 
 from z0.actors.alarm_runs import AlarmInfo
 from z0.actors.clock import datetime_of
-from z0.actors.errors import Z0Error, presentable
+from z0.actors.errors import InvalidValue, Z0Error, presentable
 
 from . import journal
-from .errors import NonDeterminismError
+from .errors import Continued, NonDeterminismError
 from .event import Event
-from .failure import Failure, failure_of
+from .failure import failure_of
 from .history import History
 from .place import begin_body
 from .run import Run
@@ -47,6 +47,8 @@ class Replayed(msgspec.Struct, frozen=True, kw_only=True):
 class Replaying(Workflow):
     """Comes before a class of workflows, as whose instance it replays a journal and does nothing else."""
 
+    _unread: InvalidValue | None = None
+
     async def start(self) -> None:
         """Do nothing."""
 
@@ -61,8 +63,16 @@ class Replaying(Workflow):
         if not self._over.done():
             self._over.set_result(None)
 
+    async def kept(self, name: str) -> bytes:
+        """A result that is kept in the file of this name. Raises InvalidValue."""
+        try:
+            return await super().kept(name)
+        except InvalidValue as error:
+            self._unread = error
+            raise
+
     async def z0_replay(self, rows: list[tuple[Any, ...]]) -> Replayed:
-        """Run the body against these rows of a journal."""
+        """Run the body against these rows of a journal. Raises InvalidValue for a result that is not there."""
         self.history = history = History()
         for entry in journal.entries(rows):
             history.apply(entry)
@@ -73,6 +83,8 @@ class Replaying(Workflow):
         run.task = self.wait_until(self._ending(run))
         try:
             await asyncio.wait([run.task, self._over], return_when=asyncio.FIRST_COMPLETED)
+            if self._unread is not None:  # whatever the body made of it
+                raise self._unread
             ends = run.task.done()
             problem = run.task.result() if ends else run.diverged
             return Replayed(
@@ -91,32 +103,40 @@ class Replaying(Workflow):
     async def _ending(self, run: Run) -> NonDeterminismError | None:
         """Run the body to its end; how that differs from the journal's."""
         begin_body()
-        created = run.history.created
-        assert created is not None
+        output, end, came = None, "the end of run()", "a result"
         try:
-            payload = loaded(created.value, payload_of(type(self).run), "the payload")
-            event = Event(payload=payload, timestamp=datetime_of(created.at), id=self.name)
-            output = await run.gated(self.run(event, Step(run)))
-            await run.check_end()
-            found, failure = stored(output, "the output", 2**63), None
+            output = await run.gated(self._output(run))
+        except Continued:
+            end = came = "continue_as_new()"
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as error:
+            if run.closed:
+                raise
+            failure = failure_of(presentable(error))
+            end = came = f"{failure.type}: {failure.message}"
+        try:
+            await run.check_end(end)
         except NonDeterminismError as error:
             return error
-        except Exception as error:
-            if run.diverged is not None:
-                return run.diverged
-            found, failure = None, failure_of(presentable(error))
-        return self._compared(run, found, failure)
+        return self._compared(run, output, came)
 
-    def _compared(self, run: Run, output: bytes | None, failure: Failure | None) -> NonDeterminismError | None:
+    async def _output(self, run: Run) -> bytes | None:
+        created = run.history.created
+        assert created is not None
+        payload = loaded(created.value, payload_of(type(self).run), "the payload")
+        event = Event(payload=payload, timestamp=datetime_of(created.at), id=self.name)
+        return stored(await self.run(event, Step(run)), "the output", 2**63)
+
+    def _compared(self, run: Run, output: bytes | None, came: str) -> NonDeterminismError | None:
         end = run.history.end
         if end is None or end.event not in ("workflow_completed", "workflow_errored"):
             return None
         kept = end.detail.get("error")
         expected = "a result" if kept is None else f"{kept['type']}: {kept['message']}"
-        came = "a result" if failure is None else f"{failure.type}: {failure.message}"
         if kept is not None and kept["type"].endswith(":NonDeterminismError"):  # of other code
             return None
-        if expected != came or (failure is None and output != end.value):
+        if expected != came or (kept is None and output != end.value):
             other = " other than the journal's" if expected == came else ""
             return NonDeterminismError(self.address, run.history.positions + 1, expected, f"{came}{other} at its end")
         return None

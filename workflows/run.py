@@ -202,10 +202,10 @@ class Run(Answers):
         self.diverged = NonDeterminismError(self.workflow.address, position, expected, found)
         raise self.diverged
 
-    async def check_end(self) -> None:
-        """Make sure that the body did all that its journal has. Raises NonDeterminismError."""
+    async def check_end(self, end: str = "the end of run()") -> None:
+        """Make sure that the body, which came to this end, did all that its journal has. Raises NonDeterminismError."""
         await self.left_behind()
-        self.check_done()
+        self.check_done(end)
 
     async def left_behind(self) -> None:
         """Give tasks that the body has left behind the time to ask for what the journal has."""
@@ -214,13 +214,13 @@ class Run(Answers):
                 break
             await pass_once()
 
-    def check_done(self) -> None:
+    def check_done(self, end: str = "the end of run()") -> None:
         """As `check_end`, of what it did so far."""
         if self.diverged is not None:
             raise self.diverged
         if self.owed:
             new = (key for key, _ in self._held if key not in self.history.records)
-            self.diverge(next(new, "the end of run()"))
+            self.diverge(next(new, end))
 
     def failed_last(self) -> list[str]:
         """The steps of the body that failed without its having asked for another since."""

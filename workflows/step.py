@@ -32,7 +32,7 @@ class Step(Steps):
         The instance keeps its id, its facts, and the events that nobody took. Raises InvalidValue, LimitExceeded.
         """
         workflow = self.run.workflow
-        self.run.check_done()
+        self.run.check_done("continue_as_new()")
         raise Continued(stored(payload, f"the payload of {workflow.id}", workflow.result_bytes))
 
     def now(self) -> datetime:
