@@ -205,7 +205,9 @@ class Instance(Generic[W]):
     async def retry(self) -> None:
         """Have a failed instance go on at the step that failed, with all its attempts.
 
-        Raises WrongStatus, also when it was rolled back, and when others hold the slots of a class that queues nobody.
+        What failed beside it, and was not followed by another step, is tried anew as well. Branches that were given up
+        because of it go on where they were; a child that was terminated with its branch begins another run. Raises
+        WrongStatus, also when it was rolled back, and when others hold the slots of a class that queues nobody.
         """
         await self._found().z0_retry()
 

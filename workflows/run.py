@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -27,7 +26,8 @@ from .branch import is_lost
 from .errors import NonDeterminismError, NonRetryableError, Suspended
 from .gating import Gating
 from .history import Record
-from .keys import Kind, callback_of, check_step_name, is_below, key_of
+from .keys import Kind, callback_of, check_step_name, key_of
+from .occurrences import Occurrences
 from .options import Options
 from .place import GATED, INSIDE, LAST, end_all
 from .progress import is_stuck
@@ -82,7 +82,7 @@ class Run(Answers):
         """What `patched` has answered."""
         self._gating = Gating(self.host)
         self._steps = self.history.steps
-        self._occurrences: Counter[tuple[str, str, str]] = Counter()
+        self._occurrences = Occurrences()
         self._held: list[tuple[str, asyncio.Future[None]]] = []
         self._parked: dict[str, asyncio.Future[None]] = {}
         self._failed: dict[str, int] = {}  # steps whose error was raised, and how many had been asked for then
@@ -106,18 +106,22 @@ class Run(Answers):
             raise self.diverged
         if self._asleep:
             self._wake()
-        count = self._occurrences[parent, kind, name]
-        if not count:
+        place = parent, kind, name
+        count = self._occurrences.next(place)
+        if count == 1:
             check_step_name(name)
-        self._occurrences[parent, kind, name] = count + 1
-        key = key_of(parent, kind, name, count + 1)
+        key, last = key_of(parent, kind, name, count), LAST.get()
         self._asked += 1
-        record = self.history.records.get(key)
-        if record is None:
-            return Record(key, 0)
+        known = self.history.records.get(key)
+        record = known or Record(key, 0)
+        unordered = self._occurrences.ask(place, count, record, last)
+        if known is None:
+            if unordered and asyncio.current_task() is not self.task:
+                self.workflow._services.unordered(self.workflow.address, name)
+            return record
         if record.past or kind == "patch":
             return record
-        if record.position < LAST.get():
+        if record.position < last:
             self.diverge(f"{key}, which the journal has earlier")
         LAST.set(record.position)
         self.take(record)
@@ -142,9 +146,7 @@ class Run(Answers):
 
     def again(self, record: Record) -> None:
         """Another attempt of the step begins: what stands in it is counted anew."""
-        key = record.key
-        for place in [place for place in self._occurrences if place[0] == key or is_below(place[0], key)]:
-            del self._occurrences[place]
+        self._occurrences.forget_inside(record.key)
         LAST.set(record.position)
 
     async def reach(self, record: Record) -> None:

@@ -63,6 +63,19 @@ class Services:
         self.replace: Replace | None = None
         """For tests: what to call in the place of a step's callback (z0.mocks)."""
         self.figures = Figures()
+        self._unordered: set[str] = set()
+
+    def unordered(self, address: str, name: str) -> None:
+        """Tasks of an instance take steps of one name in an order that may be another on a replay: say so once."""
+        workflow = address.partition(" ")[0]
+        if workflow not in self._unordered:
+            self._unordered.add(workflow)
+            log.warning(
+                "%s: tasks side by side take steps named %r behind other steps; should they come to these in another "
+                "order after a crash, each gets the result of the other. Name the steps of each task apart "
+                '(f"%s {n}"), or use step.all, whose branches cannot be mixed up',
+                address, name, name,
+            )  # fmt: skip
 
     def noted(self, host: Host, entry: Entry) -> None:
         """An instance has made an entry, as a part of the open turn, or as one by itself."""
