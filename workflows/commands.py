@@ -134,7 +134,9 @@ async def retry_for_parent(workflow: Workflow, again: int) -> None:
 
 
 async def abandon(workflow: Workflow, reason: str) -> None:
-    """Close a failed instance. Raises InstanceNotFound, WrongStatus."""
+    """Close a failed instance. Raises InstanceNotFound, TypeError, WrongStatus."""
+    if not isinstance(reason, str):
+        raise TypeError(f"abandon(reason={reason!r}): say why in a string")
     workflow.check_exists()
     if workflow.status != "errored":
         raise WrongStatus(workflow.address, workflow.status, "abandoning it", "only a failed instance is abandoned")

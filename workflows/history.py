@@ -72,6 +72,8 @@ class History:
         """Which run this is: restarting begins another."""
         self.started = False
         self.end: Entry | None = None
+        self.failed: Entry | None = None
+        """What it had failed with, of one that was abandoned."""
         self.records: dict[str, Record] = {}
         self.positions = 0
         """The highest that was given."""
@@ -272,6 +274,11 @@ def _ended(history: History, entry: Entry) -> None:
     history.paused, history.paused_at = False, None
 
 
+def _abandoned(history: History, entry: Entry) -> None:
+    history.failed = history.end
+    _ended(history, entry)
+
+
 def _terminated(history: History, entry: Entry) -> None:
     if history.rollback is None:
         orphan(history, list(history.records), rollback=False)
@@ -304,7 +311,7 @@ _FOLDS: dict[str, Callable[[History, Entry], None]] = {
     "workflow_completed": _ended,
     "workflow_errored": _ended,
     "workflow_terminated": _terminated,
-    "workflow_abandoned": _ended,
+    "workflow_abandoned": _abandoned,
     "workflow_retried": _retried,
     "workflow_running": _goes_on,
     **OUTCOMES,

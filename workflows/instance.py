@@ -200,7 +200,7 @@ class Instance(Generic[W]):
         await self._found().z0_retry()
 
     async def abandon(self, reason: str) -> None:
-        """Close a failed instance for good. Raises WrongStatus."""
+        """Close a failed instance for good; its status keeps the error. Raises TypeError, WrongStatus."""
         await self._found().z0_abandon(reason)
 
     async def journal(self) -> list[Entry]:

@@ -252,7 +252,7 @@ def close(history: History, keys: list[str]) -> None:
     for key in known:
         record: Record = history.records[key]
         history.shut(record)
-        record.type = record.child = None
+        record.type, record.child, record.attempts = None, None, 0
 
 
 LIFECYCLE: dict[str, Callable[[Any, Entry], None]] = {
