@@ -89,3 +89,77 @@ async def test_an_instance_is_abandoned_with_a_reason_in_words_only(clock: Virtu
         with pytest.raises(TypeError, match="say why in a string"):
             await instance.abandon(reason)
         assert (await instance.status()).status == "errored"
+
+
+class Names(z0.Workflow):
+    """Takes steps in each other and in branches, some of which have the same names."""
+
+    retries = z0.Retries(limit=0)
+
+    async def run(self, event: z0.Event[None], step: z0.Step) -> None:
+        step.now()
+        await step.do("a", lambda: 1)
+        await step.do("outer", self.outer)
+        await step.all([self.branch(step, "0"), self.branch(step, "1")])
+        await step.sleep("a", "1 second")
+        await step.do("a", lambda: 2)
+        await step.do("now", lambda: 3)
+        await step.do("outer/inner", lambda: 4)
+        await step.race([step.do("quick", lambda: 1), step.sleep("slow", "1 day")])
+
+    async def outer(self, context: z0.StepContext) -> None:
+        await context.do("inner", lambda: self.env.append("inner"))
+        self.env.append("outer")
+
+    async def branch(self, step: z0.Step, number: str) -> None:
+        await step.do("x", lambda: self.env.append(f"x{number}"))
+
+
+async def test_each_step_is_listed_under_another_name_by_which_it_is_found(clock: VirtualClock) -> None:
+    done: list[str] = []
+    async with temporary_runtime(memory=True, clock=clock, actors=[Names], env=done) as runtime:
+        instance = await runtime.workflows.create(Names)
+        await clock.advance("1 minute")
+        await instance.result("1 second")
+        steps = await instance.steps()
+        assert [each.name for each in steps] == [
+            "value:now#1", "a", "outer", "outer/inner", "all/0/x", "all/1/x", "sleep:a#1", "a#2", "now",
+            "do:outer%2Finner#1", "race", "race/0/quick", "race/1/slow",
+        ]  # fmt: skip
+        for each in steps:
+            assert (await instance.step(each.name)).key == each.key
+            assert (await instance.step(each.key)).name == each.name
+        with pytest.raises(z0.StepNotFound) as caught:
+            await instance.restart(from_step="nope")
+        listed = [each.name for each in steps if each.kind != "value"]
+        assert all(repr(name) in str(caught.value) for name in listed)
+        for name in listed:
+            await instance.fork(name, f"from-{listed.index(name)}")
+            await instance.restart(from_step=name)
+            await clock.advance("1 minute")
+            await instance.result("1 second")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("outer/inner", ["inner", "outer", "x0", "x1"]),
+        ("outer#1", ["inner", "outer", "x0", "x1"]),
+        ("all/1/x", ["x1"]),
+        ("all/0/x", ["x0", "x1"]),
+        ("a#2", []),
+        ("race", []),
+    ],
+)
+async def test_a_restart_from_the_name_of_a_step_inside_others_does_again_what_is_behind_it(
+    clock: VirtualClock, name: str, expected: list[str]
+) -> None:
+    done: list[str] = []
+    async with temporary_runtime(memory=True, clock=clock, actors=[Names], env=done) as runtime:
+        instance = await runtime.workflows.create(Names)
+        await clock.advance("1 minute")
+        done.clear()
+        await instance.restart(from_step=name)
+        await clock.advance("1 minute")
+        await instance.result("1 second")
+        assert sorted(done) == expected

@@ -162,10 +162,13 @@ def _from(workflow: Workflow, step: str, asked: str, instead: str) -> Record:
 
 
 def _found(workflow: Workflow, step: str) -> Record:
-    record = workflow.history.find(step)
+    history = workflow.history
+    record = history.find(step)
     if record is None:
-        known = [name_of(key) for key in workflow.history.records if kind_of(key) != "value"]
+        known = [name for key, name in history.names().items() if kind_of(key) not in ("value", "patch")]
         raise StepNotFound(workflow.address, step, known)
+    if record.kind in ("all", "race"):  # it has the place of the step before: what is meant is the first in it
+        return min(history.below(record.key), key=lambda each: each.position, default=record)
     return record
 
 
