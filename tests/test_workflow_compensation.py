@@ -527,3 +527,48 @@ async def test_a_step_that_was_not_undone_since_one_before_could_not_be_may_be_r
         script.changed = True
         await instance.restart(from_step="ship")
         assert await instance.result() == "shipped"
+
+
+# What it looks like
+
+
+@pytest.mark.parametrize("handler", ["nope", 5, z0.Rollback("nope")])  # type: ignore[arg-type]
+async def test_a_handler_that_cannot_be_called_is_refused_when_the_step_is_taken(
+    clock: VirtualClock, z0_path: Path, handler: Any
+) -> None:
+    class Wrong(Order):
+        async def run(self, event: z0.Event[None], step: z0.Step) -> None:
+            await step.do("a", lambda: self.env.done.append("a"), rollback=handler)
+
+    script = Script()
+    async with z0.Runtime(z0_path, actors=[Wrong], env=script, clock=clock) as runtime:
+        instance = await runtime.workflows.create(Wrong, id="one")
+        with pytest.raises(TypeError, match=r"step 'a': rollback=.* is no function"):
+            await instance.result()
+        assert script.done == []
+
+
+async def test_events_of_a_rollback_have_the_names_of_the_steps_that_are_undone(
+    clock: VirtualClock, z0_path: Path
+) -> None:
+    class Named(Order):
+        async def run(self, event: z0.Event[None], step: z0.Step) -> None:
+            await step.do("a/b", lambda: 1, rollback=self.env.undo("a/b"))
+            await step.all([step.do("c", lambda: 2, rollback=self.refund)])
+            raise ValueError("end")
+
+        async def refund(self, context: z0.RollbackContext) -> None:
+            await context.do("refund", lambda: 1)
+
+    script = Script()
+    async with z0.Runtime(z0_path, actors=[Named], env=script, clock=clock) as runtime:
+        instance = await runtime.workflows.create(Named, id="one")
+        await clock.settle()
+        events = [event async for event in instance.events()]
+        names = [event.step_name for event in events if event.type == "rollback_step_completed"]
+        assert names == ["all/0/c", "a/b"]
+        assert "all/0/c/refund" in {event.step_name for event in events if event.type == "step_completed"}
+        names = [step.name for step in await instance.steps()]
+        assert names == [
+            "a/b", "all/0/c", "rollback:all:all%231%2F0%2Fdo:c%231#1", "all/0/c/refund", "rollback:do:a%252Fb%231#1",
+        ]  # fmt: skip

@@ -280,3 +280,15 @@ async def test_a_restart_survives_a_crash_that_follows_at_once(clock: VirtualClo
         async with z0.Runtime(runtime.node.path, actors=[Steps], env=script, clock=clock) as second:
             await clock.advance("1 minute")
             assert (await second.workflows.get(Steps, "one").result())[4] == ["loop", "loop!"]
+
+
+async def test_a_fork_has_the_results_of_steps_and_not_the_facts_of_the_ledger(clock: VirtualClock) -> None:
+    class Books(z0.Workflow):
+        async def run(self, event: z0.Event[None], step: z0.Step) -> list[int]:
+            seq = await step.do("fact", lambda: self.ledger.append("charge", amount=7).seq)
+            return [seq, await step.do("count", lambda: len(self.ledger.query()))]
+
+    async with temporary_runtime(memory=True, actors=[Books], clock=clock) as runtime:
+        instance = await runtime.workflows.create(Books, id="one")
+        assert await instance.result() == [1, 1]
+        assert await (await instance.fork("count", "two")).result() == [1, 0]

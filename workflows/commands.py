@@ -160,7 +160,9 @@ async def retry_for_parent(workflow: Workflow, again: int) -> None:
 
 
 async def abandon(workflow: Workflow, reason: str) -> None:
-    """Close a failed instance. Raises InstanceNotFound, WrongStatus."""
+    """Close a failed instance. Raises InstanceNotFound, TypeError, WrongStatus."""
+    if not isinstance(reason, str):
+        raise TypeError(f"abandon(reason={reason!r}): say why in a string")
     workflow.check_exists()
     if workflow.status != "errored":
         raise WrongStatus(workflow.address, workflow.status, "abandoning it", "only a failed instance is abandoned")
@@ -189,10 +191,13 @@ def _from(workflow: Workflow, step: str, asked: str, instead: str) -> Record:
 
 
 def _found(workflow: Workflow, step: str) -> Record:
-    record = workflow.history.find(step)
+    history = workflow.history
+    record = history.find(step)
     if record is None:
-        known = [name_of(key) for key in workflow.history.records if kind_of(key) != "value"]
+        known = [name for key, name in history.names().items() if kind_of(key) not in ("value", "patch")]
         raise StepNotFound(workflow.address, step, known)
+    if record.kind in ("all", "race"):  # it has the place of the step before: what is meant is the first in it
+        return min(history.below(record.key), key=lambda each: each.position, default=record)
     return record
 
 

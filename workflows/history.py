@@ -9,7 +9,7 @@ import msgspec
 
 from .failure import Failure
 from .journal import Entry
-from .keys import key_of, kind_of, steps_around
+from .keys import kind_of, names_of, steps_around
 from .lifecycle import LIFECYCLE, Child, Undoing
 from .outcomes import OUTCOMES
 from .retries import Settings
@@ -82,6 +82,8 @@ class History:
         """Which run this is: restarting begins another."""
         self.started = False
         self.end: Entry | None = None
+        self.failed: Entry | None = None
+        """What it had failed with, of one that was abandoned."""
         self.records: dict[str, Record] = {}
         self.positions = 0
         """The highest that was given."""
@@ -173,14 +175,17 @@ class History:
         return bool(self.created.detail.get("origin", {}).get("parent"))
 
     def find(self, step: str) -> Record | None:
-        """The record of a step by its key, or by its name ("charge", "charge#2": the second of that name)."""
+        """The record of a step by its key, or by its name as `names_of` has it ("charge", "charge#2", "all/0/send")."""
         if step in self.records:
             return self.records[step]
-        name, _, count = step.rpartition("#")
-        if not name or not count.isdecimal():
-            name, count = step, "1"
-        keys = (key_of("", kind, name, int(count)) for kind in ("do", "sleep", "wait", "workflow"))
-        return next((self.records[key] for key in keys if key in self.records), None)
+        names = self.names()
+        found = (key for name in (step, step.removesuffix("#1")) for key in names if names[key] == name)
+        key = next(found, None)
+        return None if key is None else self.records[key]
+
+    def names(self) -> dict[str, str]:
+        """What the steps are called, by their keys, in the order in which they were begun."""
+        return names_of([record.key for record in sorted(self.records.values(), key=_position)])
 
     def reload(self, entries: Iterable[Entry]) -> None:
         """Be as these entries say, which are fewer than before. Records stay the objects that they are."""
@@ -282,6 +287,11 @@ def _ended(history: History, entry: Entry) -> None:
     history.paused, history.paused_at = False, None
 
 
+def _abandoned(history: History, entry: Entry) -> None:
+    history.failed = history.end
+    _ended(history, entry)
+
+
 def _terminated(history: History, entry: Entry) -> None:
     if history.rollback is None:
         orphan(history, list(history.records), rollback=False)
@@ -322,7 +332,7 @@ _FOLDS: dict[str, Callable[[History, Entry], None]] = {
     "workflow_completed": _ended,
     "workflow_errored": _ended,
     "workflow_terminated": _terminated,
-    "workflow_abandoned": _ended,
+    "workflow_abandoned": _abandoned,
     "workflow_retried": _retried,
     "workflow_running": _goes_on,
     **OUTCOMES,

@@ -146,8 +146,8 @@ class Instance(Generic[W]):
     async def fork(self, from_step: str, id: str) -> Instance[W]:
         """Create another instance that begins with what this one had done before the step.
 
-        Events that nobody took are not copied. Raises StepNotFound, InstanceExists, InvalidName, and WrongStatus when
-        a step before it was undone.
+        Its ledger begins empty: facts that those steps appended to this one's are not copied, nor are events that
+        nobody took. Raises StepNotFound, InstanceExists, InvalidName, and WrongStatus when a step before it was undone.
         """
         new = Instance(self._node, self.cls, self._address.tenant, check_id(id))
         payload, detail, entries = await self._found().z0_fork_from(from_step)
@@ -212,7 +212,7 @@ class Instance(Generic[W]):
         await self._found().z0_retry()
 
     async def abandon(self, reason: str) -> None:
-        """Close a failed instance for good. Raises WrongStatus."""
+        """Close a failed instance for good; its status keeps the error. Raises TypeError, WrongStatus."""
         await self._found().z0_abandon(reason)
 
     async def journal(self) -> list[Entry]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from typing import Literal
 
 from z0.actors.errors import InvalidName
 
 Kind = Literal["do", "sleep", "wait", "value", "patch", "alert", "all", "race", "workflow", "rollback"]
+_BESIDE = frozenset({"value", "patch", "all", "race"})
 _NAME_MAX = 256
 _SENT_MAX = 512
 _ESCAPED = str.maketrans({"%": "%25", "/": "%2F", "#": "%23"})
@@ -94,11 +95,32 @@ def check_step_name(name: object) -> str:
 
 
 def name_of(key: str) -> str:
-    """The names in a key: "settle/charge"; the second step of a name is "charge#2"."""
+    """The names in a key: "settle/charge"; the second step of a name is "charge#2", one in a branch "all/0/charge".
+
+    What undoes a step is called as that step is.
+    """
     return "/".join(_own_name(part) for part in key.split("/"))
 
 
 def _own_name(part: str) -> str:
-    name, _, count = part.partition(":")[2].rpartition("#")
+    kind, _, rest = part.partition(":")
+    if not rest:  # the number of a branch
+        return part
+    name, _, count = rest.rpartition("#")
     plain = unescaped(name)
+    if kind == "rollback":
+        return name_of(plain)
     return plain if count == "1" else f"{plain}#{count}"
+
+
+def names_of(keys: Sequence[str]) -> dict[str, str]:
+    """What each step is called so that it is told from the others: its name, or its key when another has that name.
+
+    Of several of one name the first has it; what a body asks for by itself comes before what stands for something else.
+    """
+    taken, names = set(keys), dict.fromkeys(keys, "")
+    for key in sorted(keys, key=lambda key: kind_of(key) in _BESIDE or key.startswith("rollback:")):
+        name = name_of(key)
+        names[key] = key if name in taken else name
+        taken.add(name)
+    return names

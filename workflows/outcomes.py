@@ -33,7 +33,7 @@ def _step_completed(history: History, entry: Entry) -> None:
     record.done, record.value, record.failure, record.begun = True, entry.value, None, False
     record.attempts, detail = entry.attempt or 0, entry.detail
     record.blob, record.sensitive = detail.get("blob"), bool(detail.get("sensitive"))
-    _undo(record, entry)
+    record.undo = record.undo or "undo" in detail
     _took(history, entry)
     history.shut(record)
     if history.inside:

@@ -19,7 +19,7 @@ from z0.actors.errors import Z0Error
 from .errors import StepNotFound
 from .history import ENDS
 from .journal import Entry
-from .keys import name_of
+from .keys import name_of, names_of
 
 REDACTED = "[REDACTED]"
 _ANEW = frozenset({"workflow_restarted", "workflow_continued"})
@@ -207,6 +207,8 @@ class StepInfo(msgspec.Struct, frozen=True, kw_only=True):
 
     key: str
     name: str
+    """As the body gave it, behind those of the steps and the number of the branch around it: "settle/charge",
+    "all/0/send", "charge#2"; the key when a step before has that name."""
     kind: str
     position: int | None
     """In which order it was begun."""
@@ -260,7 +262,7 @@ def steps_of(entries: Iterable[Entry], read: Read | None = None) -> list[StepInf
             path = entry.step.rpartition("/")[2]
             info = StepInfo(
                 key=entry.step,
-                name=name_of(entry.step),
+                name="",
                 kind=path.partition(":")[0],
                 position=entry.position,
                 status="running",
@@ -270,7 +272,9 @@ def steps_of(entries: Iterable[Entry], read: Read | None = None) -> list[StepInf
     for key, info in found.items():
         if info.status in ("running", "waiting") and (ended or (undoes and not key.startswith("rollback:"))):
             found[key] = msgspec.structs.replace(info, status="given up")
-    return sorted(found.values(), key=lambda info: info.position or 0)
+    steps = sorted(found.values(), key=lambda info: info.position or 0)
+    names = names_of([info.key for info in steps])
+    return [msgspec.structs.replace(info, name=names[info.key]) for info in steps]
 
 
 def _after(info: StepInfo, entry: Entry, events: dict[int, Entry], read: Read | None) -> StepInfo:

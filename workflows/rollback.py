@@ -30,6 +30,12 @@ class Rollback(msgspec.Struct, frozen=True):
     """Of one attempt; UNSET: the class's."""
 
 
+def check_rollback(name: str, rollback: Callable[..., Any] | Rollback) -> None:
+    """Raises TypeError for what cannot undo the step of that name."""
+    if not callable(rollback.fn if isinstance(rollback, Rollback) else rollback):
+        raise TypeError(f"step {name!r}: rollback={rollback!r} is no function; give one, or z0.Rollback(function, ...)")
+
+
 class Undo(msgspec.Struct, frozen=True):
     """What undoes one step."""
 

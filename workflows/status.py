@@ -12,6 +12,7 @@ from z0.actors.clock import datetime_of
 
 from .failure import Failure
 from .history import FINISHED, History, Record, Status
+from .journal import Entry
 from .lifecycle import Outcome, first_created, undone
 
 
@@ -48,7 +49,8 @@ class InstanceStatus(msgspec.Struct, frozen=True, kw_only=True):
     wake_at: datetime | None = None
     """When the first of these is due."""
     attempt: int | None = None
-    """The attempt that is waited for, or that failed last."""
+    """Of the step that is tried again: the attempt that is waited for, or under way; or, of the one that failed the
+    instance, the attempt that failed last."""
     steps: int = 0
     """That were begun."""
     run: int = 1
@@ -73,23 +75,40 @@ def status_of(id: str, history: History, resting: bool) -> InstanceStatus:
     waits = [] if end is not None else sorted(history.waits(), key=lambda record: record.due or 2**63)
     due = None if end is not None else history.due()
     why = end or history.diverged or (history.put_aside if history.paused else None)
-    error = why.detail.get("error") if why is not None else None
+    failed = history.failed if end is not None and end.event == "workflow_abandoned" else end
+    says = failed or why
+    error = None if says is None else says.detail.get("error")
     return InstanceStatus(
         id=id,
         status=history.status(resting),
         created=datetime_of(first_created(created)),
         output=codec.decode(end.value) if end is not None and end.value is not None else None,
         error=None if error is None else msgspec.convert(error, Failure),
-        step=None if end is None else end.step,
+        step=None if failed is None else failed.step,
         reason=None if why is None else why.detail.get("reason"),
         waiting_for=["a slot (concurrency)"] if history.queued else [_what(record) for record in waits],
         wake_at=None if due is None else datetime_of(due),
-        attempt=waits[0].attempts + 1 if waits and waits[0].attempts else None,
+        attempt=_last_attempt(history, failed) if end is not None else _next_attempt(history, waits),
         steps=history.positions,
         run=history.run,
         rollback=_rollback(history),
         code_version=created.detail["version"],
     )
+
+
+def _next_attempt(history: History, waits: list[Record]) -> int | None:
+    """Of the step that is waited for; else of the one that was begun last, and has failed before."""
+    if waits and waits[0].attempts:
+        return waits[0].attempts + 1
+    records = history.records.values()
+    tried = [each for each in records if each.attempts and not (each.done or each.past or each.given_up)]
+    trying = [each for each in tried if each.key.startswith("rollback:") is history.rolls_back and each.due is None]
+    return max(trying, key=lambda record: record.position).attempts + 1 if trying else None
+
+
+def _last_attempt(history: History, failed: Entry | None) -> int | None:
+    record = None if failed is None or failed.step is None else history.records.get(failed.step)
+    return None if record is None else record.attempts or None
 
 
 def _rollback(history: History) -> RollbackStatus | None:

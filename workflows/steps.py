@@ -22,7 +22,7 @@ from .kin import child_class, run_child
 from .log import StepLog
 from .options import Options
 from .retries import Retries, Settings
-from .rollback import Rollback
+from .rollback import Rollback, check_rollback
 from .values import loaded, returned_by, stored
 
 if TYPE_CHECKING:
@@ -107,8 +107,10 @@ class Steps:
             options = self.run.usual
         else:
             options = Options.of(self.run.workflow, retries, timeout, at_most_once, sensitive)
-        if rollback is not None and self._parent:
-            raise TypeError(f"step {name!r} stands in another, whose own rollback= is to undo it; give it there")
+        if rollback is not None:
+            check_rollback(name, rollback)
+            if self._parent:
+                raise TypeError(f"step {name!r} stands in another, whose own rollback= is to undo it; give it there")
         if fn is not None:
             return self._do(name, fn, options, rollback)
 
