@@ -19,7 +19,7 @@ from .lifecycle import first_created
 from .limits import check_blob, is_near, near
 from .profiles import Profile, settings_of
 from .retention import Retention
-from .retries import Retries
+from .retries import Retries, check_retries
 from .schedules import Schedule
 
 log = logging.getLogger("z0.workflows")
@@ -66,7 +66,7 @@ class Bounded(Entity):
     history: History
 
     def __init_subclass__(cls, profile: Profile | None = None, **kwargs: Any) -> None:
-        """Read what the class declares. Raises ValueError for what cannot be."""
+        """Read what the class declares. Raises TypeError, ValueError for what cannot be."""
         super().__init_subclass__(**kwargs)
         if profile is not None:
             cls.profile = profile
@@ -78,6 +78,7 @@ class Bounded(Entity):
             raise ValueError(f"{cls.__name__}.on_divergence={cls.on_divergence!r}: give 'fail' or 'pause'")
         if cls.recoveries_max is not None and cls.recoveries_max < 1:
             raise ValueError(f"{cls.__name__}.recoveries_max={cls.recoveries_max}: give 1 or more, or None for no end")
+        check_retries(cls.retries)
         for span in (cls.timeout, cls.execution_max, cls.sleep_max):
             if span is not None:
                 seconds(span)
