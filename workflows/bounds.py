@@ -94,11 +94,16 @@ class Bounded(Entity):
         return f"{self._z0_host.kind.namespace} {self.name!r}"
 
     @property
-    def identity(self) -> str:
-        """What tells this instance from every other, of other tenants and of those that had its id before it."""
+    def born(self) -> int:
+        """When the instance was first created, in microseconds: what tells it from those that had its id before it."""
         created = self.history.created
         assert created is not None
-        return f"{self._z0_host.address}/{first_created(created)}"
+        return first_created(created)
+
+    @property
+    def identity(self) -> str:
+        """What tells this instance from every other."""
+        return f"{self._z0_host.address}/{self.born}"
 
     def idempotency_key(self, step: str) -> str:
         """What tells this step of this run of this instance from every other."""

@@ -236,11 +236,19 @@ async def purge(workflow: Workflow) -> None:
 
 
 async def child_ended(
-    workflow: Workflow, step: str, id: str, again: int, value: bytes | None, failure: dict[str, Any] | None
+    workflow: Workflow,
+    step: str,
+    id: str,
+    again: int,
+    value: bytes | None,
+    failure: dict[str, Any] | None,
+    created: int = 0,
 ) -> None:
-    """A child has ended: the step that waits for it has its result."""
+    """A child has ended: the step that waits for it has its result. `created`: when its parent was; 0: not known."""
     record = workflow.history.records.get(step)
     if record is None or record.done or record.child is None or record.child.id != id or again < record.again:
+        return
+    if created and created != workflow.born:  # it is the child of one that had this id before
         return
     workflow.stir()
     if failure is None:

@@ -36,6 +36,8 @@ class Parent(msgspec.Struct, frozen=True):
     step: str
     again: int = 0
     """How often the parent was told to try this step anew."""
+    created: int = 0
+    """When the parent was first created; 0: that was not kept."""
 
 
 class Origin(msgspec.Struct, frozen=True, omit_defaults=True):
