@@ -56,7 +56,6 @@ async def test_an_instance_whose_id_is_free_again_has_nothing_of_the_one_before(
             instance = await runtime.workflows.create(Booking, amount, id="monthly")
             assert (await instance.result())[1:] == [amount] * 3
             await instance.delete()
-            await clock.advance("1 second")
         assert await amounts(runtime, "shared") == [5, 5, 7]
         assert await runtime.workflows.count(Child) == 6
 
@@ -114,7 +113,7 @@ async def test_an_alert_of_an_instance_whose_id_is_free_again_is_another_alert(c
         for _ in range(2):
             instance = await runtime.workflows.create(Telling, id="one")
             await instance.result()
-            await clock.advance("1 second")
+            await clock.settle()
             await instance.delete()
     assert len({alert.id for alert in alerts}) == 2
 
@@ -142,7 +141,8 @@ async def test_a_key_is_the_same_after_a_crash_and_told_from_the_next_runs_by_th
 ) -> None:
     env: dict[str, Any] = {"said": []}
     async with temporary_runtime(memory=True, actors=[Rounds], clock=clock, env=env) as runtime:
-        born = clock.now_us()
+        await runtime.workflows.create(Rounds, ["", ""], id="another")
+        born = clock.now_us() + 1  # the second at this time
         instance = await runtime.workflows.create(Rounds, [], id="one")
         await clock.advance("90 minutes")
         await instance.restart()

@@ -98,7 +98,7 @@ class Bounded(Entity):
         """When the instance was first created, in microseconds: what tells it from those that had its id before it."""
         created = self.history.created
         assert created is not None
-        return first_created(created)
+        return int(created.detail.get("born") or first_created(created))
 
     @property
     def identity(self) -> str:

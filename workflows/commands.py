@@ -196,7 +196,8 @@ async def fork(workflow: Workflow, payload: bytes, groups: dict[str, Any], entri
     if workflow.history.created is not None:
         raise InstanceExists(workflow.address)
     origin = msgspec.to_builtins(Origin(forked=of))
-    workflow.note("workflow_queued", None, payload, version=workflow.version, origin=origin, **groups)
+    born = workflow._services.born(workflow.clock.now_us())
+    workflow.note("workflow_queued", None, payload, version=workflow.version, origin=origin, **groups, **born)
     seqs: dict[int, int] = {}
     for entry in entries:
         detail = dict(entry.detail)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Outcome = Literal["running", "complete", "failed"]
 EVENT_IDS_KEPT = 1_000
-_KEPT = ("origin", "groups", "priority", "trace", "schedule")  # of the first run's creation, by all that follow
+_KEPT = ("origin", "groups", "priority", "trace", "schedule", "born")  # of the first run's creation, by all that follow
 
 
 class Child(msgspec.Struct, frozen=True):

@@ -63,6 +63,18 @@ class Services:
         self.replace: Replace | None = None
         """For tests: what to call in the place of a step's callback (z0.mocks)."""
         self.figures = Figures()
+        self._born = 0
+
+    def born(self, now_us: int) -> dict[str, int]:
+        """What the journal of an instance that is created now is to know, so that no other was born at the same time.
+
+        A virtual clock stands still, so that an id can be free again at the time at which it was taken.
+        """
+        if now_us > self._born:
+            self._born = now_us
+            return {}
+        self._born += 1
+        return {"born": self._born}
 
     def noted(self, host: Host, entry: Entry) -> None:
         """An instance has made an entry, as a part of the open turn, or as one by itself."""
