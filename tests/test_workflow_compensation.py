@@ -543,7 +543,7 @@ async def test_a_handler_that_cannot_be_called_is_refused_when_the_step_is_taken
     script = Script()
     async with z0.Runtime(z0_path, actors=[Wrong], env=script, clock=clock) as runtime:
         instance = await runtime.workflows.create(Wrong, id="one")
-        with pytest.raises(TypeError, match=r"step 'a': rollback=.* is no function"):
+        with pytest.raises(TypeError, match=r"step 'a': rollback is .* which cannot be called"):
             await instance.result()
         assert script.done == []
 

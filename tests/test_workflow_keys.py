@@ -9,6 +9,7 @@ import pytest
 import z0
 from tests.workflow_world import Account, amounts
 from z0.testing import VirtualClock, crash, temporary_runtime
+from z0.workflows import messages
 
 
 class Child(z0.Workflow):
@@ -55,26 +56,50 @@ async def test_an_instance_whose_id_is_free_again_has_nothing_of_the_one_before(
             instance = await runtime.workflows.create(Booking, amount, id="monthly")
             assert (await instance.result())[1:] == [amount] * 3
             await instance.delete()
-            await clock.advance("1 second")
         assert await amounts(runtime, "shared") == [5, 5, 7]
         assert await runtime.workflows.count(Child) == 6
 
 
 class Named(z0.Workflow):
     async def run(self, event: z0.Event[int], step: z0.Step) -> int:
-        return int(await step.workflow(Child, event.payload, id="child"))
+        return int(await step.workflow(Slow, event.payload, id="child", outlives=True))
+
+
+class Slow(Child):
+    busy = False
+
+    async def z0_create(self, payload: bytes, detail: dict[str, Any]) -> None:
+        if Slow.busy:  # so long that the one that is there ends meanwhile
+            await self.clock.sleep("5 minutes")
+        await messages.create(self, payload, detail)
+
+    async def run(self, event: z0.Event[int], step: z0.Step) -> int:
+        await step.sleep("1 hour")
+        return event.payload
 
 
 async def test_a_child_of_a_given_id_that_one_before_has_left_is_not_taken_for_its_own(clock: VirtualClock) -> None:
-    async with temporary_runtime(memory=True, actors=[Named, Child], clock=clock) as runtime:
+    async with temporary_runtime(memory=True, actors=[Named, Slow], clock=clock) as runtime:
         first = await runtime.workflows.create(Named, 1, id="parent")
-        assert await first.result() == 1
+        await clock.advance("1 minute")
         await first.delete()
-        await clock.advance("1 second")
         second = await runtime.workflows.create(Named, 2, id="parent")
-        await clock.advance("10 seconds")
-        with pytest.raises(z0.InstanceExists, match="Child 'child' exists already"):
-            await second.result()
+        with pytest.raises(z0.InstanceExists, match="Slow 'child' exists already"):
+            await second.result("1 second")
+
+
+async def test_a_child_that_outlives_its_parent_has_nothing_to_tell_the_next_one_of_that_id(
+    clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with temporary_runtime(memory=True, actors=[Named, Slow], clock=clock) as runtime:
+        first = await runtime.workflows.create(Named, 1, id="parent")
+        await clock.advance("59 minutes")
+        await first.delete()
+        monkeypatch.setattr(Slow, "busy", True)
+        second = await runtime.workflows.create(Named, 2, id="parent")
+        await clock.advance("10 minutes")
+        with pytest.raises(z0.InstanceExists):
+            await second.result("1 second")
 
 
 class Telling(z0.Workflow):
@@ -88,7 +113,7 @@ async def test_an_alert_of_an_instance_whose_id_is_free_again_is_another_alert(c
         for _ in range(2):
             instance = await runtime.workflows.create(Telling, id="one")
             await instance.result()
-            await clock.advance("1 second")
+            await clock.settle()
             await instance.delete()
     assert len({alert.id for alert in alerts}) == 2
 
@@ -116,7 +141,8 @@ async def test_a_key_is_the_same_after_a_crash_and_told_from_the_next_runs_by_th
 ) -> None:
     env: dict[str, Any] = {"said": []}
     async with temporary_runtime(memory=True, actors=[Rounds], clock=clock, env=env) as runtime:
-        born = clock.now_us()
+        await runtime.workflows.create(Rounds, ["", ""], id="another")
+        born = clock.now_us() + 1  # the second at this time
         instance = await runtime.workflows.create(Rounds, [], id="one")
         await clock.advance("90 minutes")
         await instance.restart()

@@ -18,7 +18,15 @@ from z0.actors.within import within
 
 from . import cut_offs
 from .branch import is_lost
-from .errors import Continued, NonDeterminismError, NonRetryableError, StepInterrupted, StepTimeout, Suspended
+from .errors import (
+    Continued,
+    InstanceExists,
+    NonDeterminismError,
+    NonRetryableError,
+    StepInterrupted,
+    StepTimeout,
+    Suspended,
+)
 from .failure import failure_of
 from .history import Record
 from .journal import UNDOABLE, Event
@@ -40,7 +48,7 @@ log = logging.getLogger("z0.workflows")
 _ANSWER_SECONDS = 5.0  # that a function may take to say when to try again, or whether to
 _PLAIN: dict[str, Any] = {}
 _ENDINGS = (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit, Continued, Aborted)  # of more than the attempt
-_FINAL = (NonRetryableError, NonDeterminismError, InvalidValue, LimitExceeded)
+_FINAL = (NonRetryableError, NonDeterminismError, InvalidValue, LimitExceeded, InstanceExists)
 
 
 class Attempts:

@@ -19,7 +19,7 @@ from .lifecycle import first_created
 from .limits import check_blob, is_near, near
 from .profiles import Profile, settings_of
 from .retention import Retention
-from .retries import Retries
+from .retries import Retries, check_retries
 from .schedules import Schedule
 
 log = logging.getLogger("z0.workflows")
@@ -67,7 +67,7 @@ class Bounded(Entity):
     history: History
 
     def __init_subclass__(cls, profile: Profile | None = None, **kwargs: Any) -> None:
-        """Read what the class declares. Raises ValueError for what cannot be."""
+        """Read what the class declares. Raises TypeError, ValueError for what cannot be."""
         super().__init_subclass__(**kwargs)
         if profile is not None:
             cls.profile = profile
@@ -79,6 +79,7 @@ class Bounded(Entity):
             raise ValueError(f"{cls.__name__}.on_divergence={cls.on_divergence!r}: give 'fail' or 'pause'")
         if cls.recoveries_max is not None and cls.recoveries_max < 1:
             raise ValueError(f"{cls.__name__}.recoveries_max={cls.recoveries_max}: give 1 or more, or None for no end")
+        check_retries(cls.retries)
         for span in (cls.timeout, cls.execution_max, cls.sleep_max):
             if span is not None:
                 seconds(span)
@@ -94,11 +95,16 @@ class Bounded(Entity):
         return f"{self._z0_host.kind.namespace} {self.name!r}"
 
     @property
-    def identity(self) -> str:
-        """What tells this instance from every other, of other tenants and of those that had its id before it."""
+    def born(self) -> int:
+        """When the instance was first created, in microseconds: what tells it from those that had its id before it."""
         created = self.history.created
         assert created is not None
-        return f"{self._z0_host.address}/{first_created(created)}"
+        return int(created.detail.get("born") or first_created(created))
+
+    @property
+    def identity(self) -> str:
+        """What tells this instance from every other."""
+        return f"{self._z0_host.address}/{self.born}"
 
     def idempotency_key(self, step: str) -> str:
         """What tells this step of this run of this instance from every other."""

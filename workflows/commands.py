@@ -242,7 +242,8 @@ async def fork(workflow: Workflow, payload: bytes, groups: dict[str, Any], entri
     if workflow.history.created is not None:
         raise InstanceExists(workflow.address)
     origin = msgspec.to_builtins(Origin(forked=of))
-    workflow.note("workflow_queued", None, payload, version=workflow.version, origin=origin, **groups)
+    born = workflow._services.born(workflow.clock.now_us())
+    workflow.note("workflow_queued", None, payload, version=workflow.version, origin=origin, **groups, **born)
     seqs: dict[int, int] = {}
     for entry in entries:
         detail = dict(entry.detail)
@@ -282,11 +283,19 @@ async def purge(workflow: Workflow) -> None:
 
 
 async def child_ended(
-    workflow: Workflow, step: str, id: str, again: int, value: bytes | None, failure: dict[str, Any] | None
+    workflow: Workflow,
+    step: str,
+    id: str,
+    again: int,
+    value: bytes | None,
+    failure: dict[str, Any] | None,
+    created: int = 0,
 ) -> None:
-    """A child has ended: the step that waits for it has its result."""
+    """A child has ended: the step that waits for it has its result. `created`: when its parent was; 0: not known."""
     record = workflow.history.records.get(step)
     if record is None or record.done or record.child is None or record.child.id != id or again < record.again:
+        return
+    if created and created != workflow.born:  # it is the child of one that had this id before
         return
     workflow.stir()
     if failure is None:

@@ -84,7 +84,8 @@ def failure_of(error: BaseException, depth: int = _CAUSES_MAX, traced: bool = Tr
     if _class_of(failure.type, BaseException) is None or _rebuilt(failure, BaseException) is not None:
         return failure
     values = {**{str(number): arg for number, arg in enumerate(args)}, **attributes}
-    return replace(failure, looks={name: _look(value) for name, value in values.items() if not _is_exact(value)})
+    shown = replace(failure, looks={name: _look(value) for name, value in values.items() if not _is_exact(value)})
+    return failure if _rebuilt(shown, BaseException) is None else shown
 
 
 def error_of(failure: Failure) -> Exception:
@@ -168,7 +169,15 @@ def _rebuilt(failure: Failure, base: type[E]) -> E | None:
     kind = _class_of(failure.type, base)
     if kind is None or failure.args is None:
         return None
-    looks = {name: _Look(*look) for name, look in (failure.looks or {}).items()}
+    looks = failure.looks or {}
+    error = _made(failure, kind, {name: text for name, (text, _) in looks.items()})
+    if error is None and looks:
+        error = _made(failure, kind, {name: _Look(*look) for name, look in looks.items()})
+    return error
+
+
+def _made(failure: Failure, kind: type[E], looks: dict[str, str]) -> E | None:
+    assert failure.args is not None
     args = [looks.pop(str(number), arg) for number, arg in enumerate(codec.decode(failure.args))]
     if failure.members is not None:
         args.append([error_of(each) for each in failure.members])

@@ -97,7 +97,7 @@ async def _create(inside: Steps, record: Record, cls: type[Workflow], payload: A
     workflow, child = inside.run.workflow, record.child
     assert child is not None
     instance = workflow.workflows.get(cls, child.id)
-    parent = Parent(workflow._z0_host.kind.namespace, workflow.id, record.key)
+    parent = Parent(workflow._z0_host.kind.namespace, workflow.id, record.key, created=workflow.born)
     origin = Origin(key=workflow.idempotency_key(record.key), parent=parent)
 
     async def create() -> None:
@@ -182,7 +182,7 @@ async def _tell_parent(workflow: Workflow) -> None:
         raise InvalidName(f"workflow {parent.namespace!r}", "is not known; name its class in Runtime(actors=[...])")
     value, failure = _outcome(workflow)
     stub: Any = node.stub(kind.cls, parent.id, tenant, workflow._z0_host)
-    await stub.z0_child_ended(parent.step, workflow.id, workflow.history.again, value, failure)
+    await stub.z0_child_ended(parent.step, workflow.id, workflow.history.again, value, failure, parent.created)
 
 
 def _outcome(workflow: Workflow) -> tuple[bytes | None, dict[str, Any] | None]:

@@ -19,7 +19,7 @@ Outcome = Literal["running", "complete", "failed"]
 EVENT_IDS_KEPT = 1_000
 TERMINATED = "z0:Terminated"
 """Says in the place of an error's type that a rollback was ended by somebody."""
-_KEPT = ("origin", "groups", "priority", "trace", "schedule")  # of the first run's creation, by all that follow
+_KEPT = ("origin", "groups", "priority", "trace", "schedule", "born")  # of the first run's creation, by all that follow
 
 
 class Child(msgspec.Struct, frozen=True):
@@ -39,6 +39,8 @@ class Parent(msgspec.Struct, frozen=True):
     step: str
     again: int = 0
     """How often the parent was told to try this step anew."""
+    created: int = 0
+    """When the parent was first created; 0: that was not kept."""
 
 
 class Origin(msgspec.Struct, frozen=True, omit_defaults=True):

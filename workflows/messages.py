@@ -25,7 +25,8 @@ async def create(workflow: Workflow, payload: bytes, detail: dict[str, Any]) -> 
         if key is not None and key == detail.get("origin", {}).get("key"):
             return
         raise InstanceExists(workflow.address)
-    workflow.note("workflow_queued", None, payload, version=workflow.version, **detail)
+    born = workflow._services.born(workflow.clock.now_us())
+    workflow.note("workflow_queued", None, payload, version=workflow.version, **detail, **born)
     workflow.rested = False
     if not workflow.history.limited:
         workflow.begin()

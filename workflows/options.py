@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from z0.actors.clock import Span, seconds
 
-from .retries import Retries, Settings, settings_of
+from .retries import Retries, Settings, check_retries, settings_of
 
 if TYPE_CHECKING:
     from .workflow import Workflow
@@ -38,5 +39,17 @@ class Options(msgspec.Struct, frozen=True):
             raise ValueError("timeout=0 leaves no time; give a longer one, or None for none")
         if at_most_once.__class__ is not bool or sensitive.__class__ is not bool:
             raise TypeError(f"at_most_once={at_most_once!r}, sensitive={sensitive!r}: give True or False")
-        chosen = workflow.retries if retries is None else retries
+        chosen = check_retries(workflow.retries if retries is None else retries)
         return Options(chosen, settings_of(chosen, span), at_most_once, sensitive)
+
+
+def uncallable(fn: object, what: str) -> TypeError:
+    """The error for a callback that cannot be called; `what` is named in it."""
+    if not inspect.iscoroutine(fn):
+        return TypeError(f"{what} is {fn!r}, which cannot be called; give a function")
+    fn.close()
+    made = fn.__name__
+    return TypeError(
+        f"{what} is the coroutine of a call of {made} that was made already, and cannot be made again for another "
+        f"attempt; give the function: {made}, or lambda: {made}(...)"
+    )

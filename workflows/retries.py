@@ -49,6 +49,13 @@ class Retries(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(f"Retries(backoff={self.backoff!r}): give 'constant', 'linear' or 'exponential'")
 
 
+def check_retries(retries: object) -> Retries:
+    """Raises TypeError for what is none."""
+    if not isinstance(retries, Retries):
+        raise TypeError(f"retries={retries!r}: give z0.Retries(limit=3, delay=...)")
+    return retries
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """A step's settings as its journal keeps them: as they were when the step was first tried."""
 

@@ -11,12 +11,12 @@ from z0.actors.clock import Span
 
 from .keys import kind_of
 from .lifecycle import TERMINATED, undo_key, undone
+from .options import Options, uncallable
 from .retries import Retries
 
 if TYPE_CHECKING:
     from .history import History, Record
     from .lifecycle import Undoing
-    from .options import Options
 
 
 class Rollback(msgspec.Struct, frozen=True):
@@ -32,8 +32,9 @@ class Rollback(msgspec.Struct, frozen=True):
 
 def check_rollback(name: str, rollback: Callable[..., Any] | Rollback) -> None:
     """Raises TypeError for what cannot undo the step of that name."""
-    if not callable(rollback.fn if isinstance(rollback, Rollback) else rollback):
-        raise TypeError(f"step {name!r}: rollback={rollback!r} is no function; give one, or z0.Rollback(function, ...)")
+    handler = rollback.fn if isinstance(rollback, Rollback) else rollback
+    if not callable(handler):
+        raise uncallable(handler, f"step {name!r}: rollback")
 
 
 class Undo(msgspec.Struct, frozen=True):

@@ -64,6 +64,7 @@ class Services:
         """For tests: what to call in the place of a step's callback (z0.mocks)."""
         self.figures = Figures()
         self._unordered: set[str] = set()
+        self._born = 0
 
     def unordered(self, address: str, name: str) -> None:
         """Tasks of an instance take steps of one name in an order that may be another on a replay: say so once."""
@@ -76,6 +77,17 @@ class Services:
                 '(f"%s {n}"), or use step.all, whose branches cannot be mixed up',
                 address, name, name,
             )  # fmt: skip
+
+    def born(self, now_us: int) -> dict[str, int]:
+        """What the journal of an instance that is created now is to know, so that no other was born at the same time.
+
+        A virtual clock stands still, so that an id can be free again at the time at which it was taken.
+        """
+        if now_us > self._born:
+            self._born = now_us
+            return {}
+        self._born += 1
+        return {"born": self._born}
 
     def noted(self, host: Host, entry: Entry) -> None:
         """An instance has made an entry, as a part of the open turn, or as one by itself."""

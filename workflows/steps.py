@@ -20,7 +20,7 @@ from .history import Record
 from .keys import check_step_name, shortened
 from .kin import child_class, run_child
 from .log import StepLog
-from .options import Options
+from .options import Options, uncallable
 from .retries import Retries, Settings
 from .rollback import Rollback, check_rollback
 from .values import loaded, returned_by, stored
@@ -72,7 +72,6 @@ class Steps:
     def do(
         self,
         name: str,
-        fn: None = None,
         *,
         retries: Retries | None = None,
         timeout: Span | UnsetType | None = ...,
@@ -83,7 +82,7 @@ class Steps:
     def do(
         self,
         name: str,
-        fn: Callback | None = None,
+        fn: Callback | UnsetType = UNSET,
         *,
         retries: Retries | None = None,
         timeout: Span | UnsetType | None = UNSET,
@@ -100,7 +99,7 @@ class Steps:
         instance fail or be terminated with a rollback; takes nothing, or one RollbackContext.
 
         Without `fn`, a decorator: `@step.do("charge")` makes a function whose awaited call takes the step. Raises the
-        error of the last attempt, InvalidName, InvalidValue, LimitExceeded, NonDeterminismError.
+        error of the last attempt, InvalidName, InvalidValue, LimitExceeded, NonDeterminismError, TypeError.
         """
         check_step_name(name)
         if retries is None and timeout is UNSET and at_most_once is False and sensitive is False:
@@ -111,10 +110,14 @@ class Steps:
             check_rollback(name, rollback)
             if self._parent:
                 raise TypeError(f"step {name!r} stands in another, whose own rollback= is to undo it; give it there")
-        if fn is not None:
+        if fn is not UNSET:
+            if not callable(fn):
+                raise uncallable(fn, f"step {name!r}: fn")
             return self._do(name, fn, options, rollback)
 
         def decorate(function: Callback) -> Callable[[], Coroutine[Any, Any, Any]]:
+            if not callable(function):
+                raise uncallable(function, f"step {name!r}: fn")
             return lambda: self._do(name, function, options, rollback)
 
         return decorate
@@ -200,7 +203,9 @@ class Steps:
         await self._sleep(check_step_name(name), lambda: self.run.workflow.clock.now_us() + to_us(wait))
 
     async def sleep_until(self, name: str, when: datetime) -> None:
-        """Go on at that time; at once when it has passed. Raises ValueError for a time without a zone."""
+        """Go on at that time; at once when it has passed. Raises TypeError, ValueError for a time without a zone."""
+        if not isinstance(when, datetime):
+            raise TypeError(f"sleep_until({name!r}): {when!r} is no time; give an aware datetime, or sleep for a span")
         if when.tzinfo is None:
             raise ValueError(f"sleep_until({name!r}): {when} has no time zone; give an aware datetime")
         until = us_of(when)
