@@ -13,6 +13,7 @@ from .fork import entries_before
 from .journal import Entry, Event
 from .keys import kind_of, name_of
 from .lifecycle import Origin, continued
+from .retrying import begun_since
 from .rollback import plan_of
 
 if TYPE_CHECKING:
@@ -123,6 +124,10 @@ def _retry(workflow: Workflow, detail: dict[str, Any]) -> None:
         raise WrongStatus(workflow.address, workflow.status, "retrying it", "only a failed instance is retried")
     if workflow.history.rollback is not None:
         raise WrongStatus(workflow.address, "rolled back", "retrying it", "restart it instead")
+    if end.step is not None:
+        entries = journal.entries(workflow._z0_host.writes.rows(journal.ENTRIES))
+        if forgotten := begun_since(workflow.history, entries, end.step):
+            detail = {**detail, "forgotten": forgotten}
     _begin_anew(workflow, "workflow_retried", end.step, detail)
 
 

@@ -84,8 +84,7 @@ class Run:
         self._occurrences: Counter[tuple[str, str, str]] = Counter()
         self._held: list[tuple[str, asyncio.Future[None]]] = []
         self._parked: dict[str, asyncio.Future[None]] = {}
-        self._executing = 0
-        self._asked = 0
+        self._executing = self._asked = 0
         self._looking = self._asleep = False
         self._patience: Timer | None = None
 
@@ -194,11 +193,14 @@ class Run:
 
     def diverge(self, found: str) -> NoReturn:
         """The code did something else than the journal has. Raises NonDeterminismError."""
+        raise self._difference(found)
+
+    def _difference(self, found: str) -> NonDeterminismError:
         first = min((self.history.records[key] for key in self.owed), key=lambda record: record.position, default=None)
         expected = "nothing more" if first is None else first.key
         position = self.history.positions + 1 if first is None else first.position
         self.diverged = NonDeterminismError(self.workflow.address, position, expected, found)
-        raise self.diverged
+        return self.diverged
 
     async def check_end(self, end: str = "the end of run()") -> None:
         """Make sure that the body, which came to this end, did all that its journal has. Raises NonDeterminismError."""
@@ -244,6 +246,7 @@ class Run:
         if future is not None and not future.done():
             future.set_result(None)
             self._wake()
+            self._look()
 
     @property
     def executes(self) -> bool:
@@ -286,8 +289,8 @@ class Run:
                     asyncio.get_running_loop().call_soon(self._pass, asked, passes, patience)
                     return
                 case None if patience > (_PATIENCE - 1 if self.dry else 0):
-                    later = partial(self._pass, asked, passes, patience - 1)
-                    self._patience = self.workflow.clock.call_later(1, later)
+                    self.workflow.has_reacted()
+                    self._patience = self.workflow.clock.call_later(1, partial(self._pass, asked, passes, patience - 1))
                     return
             self._come_to_rest()
         self._looking = False
@@ -308,12 +311,10 @@ class Run:
             self.workflow.asleep()
 
     def _refuse(self) -> None:
-        try:
-            self.diverge(self._held[0][0])
-        except NonDeterminismError as error:
-            for _, future in self._held:
-                if not future.done():
-                    future.set_exception(error)
+        error = self._difference(self._held[0][0])
+        for _, future in self._held:
+            if not future.done():
+                future.set_exception(error)
 
     async def durable(self) -> None:
         """Return when all that was journaled so far is durable. Raises Suspended."""
@@ -336,9 +337,8 @@ class Run:
 
     def unpause(self) -> None:
         """The pause was taken back before it began."""
-        for key in list(self._parked):
-            if key.startswith("pause#"):
-                self.unpark(key)
+        for key in [each for each in self._parked if each.startswith("pause#")]:
+            self.unpark(key)
 
     async def over(self) -> None:
         """Cancel what else the body has begun, and return when that has ended."""
