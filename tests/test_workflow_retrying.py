@@ -256,6 +256,23 @@ async def test_an_event_that_was_taken_because_of_a_failure_may_be_taken_again(d
     assert await retried(data, clock, body, world) == "go on"
 
 
+async def test_a_wait_that_was_in_vain_waits_anew_when_it_is_retried(data: Path, clock: VirtualClock) -> None:
+    async def body(step: z0.Step) -> Any:
+        async def inside(context: z0.StepContext) -> Any:
+            return (await context.wait_for_event("in", type="go", timeout="1 minute")).payload
+
+        return [(await step.wait_for_event("it", type="go", timeout="1 minute")).payload, await step.do("x", inside)]
+
+    async with running(data, clock, body, Once) as (_, instance):
+        for number in range(2):
+            await clock.advance("1 hour")
+            assert (await instance.status()).status == "errored"
+            await instance.retry()
+            await clock.settle()
+            await instance.send_event("go", number)
+        assert await instance.result("1 second") == [0, 1]
+
+
 def test_of_a_journal_that_does_not_say_what_had_begun_its_times_tell() -> None:
     entries = [
         Entry(1, 10, "workflow_queued"),

@@ -293,7 +293,9 @@ def _retried(history: History, entry: Entry) -> None:
         return
     failed.again += 1
     for record in (failed, *history.below(failed.key)):
-        if record is failed or record.failure is not None:
+        if record.kind == "wait" and record.failure is not None:  # it waits anew
+            history.forget(record)
+        elif record is failed or record.failure is not None:
             record.done, record.attempts, record.failure, record.type = False, 0, None, None
             if record.child is not None:
                 history.open[record.key] = record

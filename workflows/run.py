@@ -25,6 +25,7 @@ from z0.actors.gates import pass_once
 from z0.actors.segments import Segments
 
 from .branch import is_lost
+from .divergence import reordered
 from .errors import NonDeterminismError, NonRetryableError, Suspended
 from .failure import error_of
 from .history import Record
@@ -115,7 +116,7 @@ class Run:
         if record.past or kind == "patch":
             return record
         if record.position < LAST.get():
-            self.diverge(f"{key}, which the journal has earlier")
+            reordered(self, record, LAST.get())
         LAST.set(record.position)
         self.take(record)
         return record
@@ -197,8 +198,9 @@ class Run:
 
     def _difference(self, found: str) -> NonDeterminismError:
         first = min((self.history.records[key] for key in self.owed), key=lambda record: record.position, default=None)
-        expected = "nothing more" if first is None else first.key
-        position = self.history.positions + 1 if first is None else first.position
+        position, expected = (
+            (self.history.positions + 1, "nothing more") if first is None else (first.position, first.key)
+        )
         self.diverged = NonDeterminismError(self.workflow.address, position, expected, found)
         return self.diverged
 
@@ -256,8 +258,8 @@ class Run:
     @property
     def rests(self) -> bool:
         """Whether the body waits for nothing but the time and events."""
-        waits = self._parked and not any(future.done() for future in self._parked.values())
-        return bool(waits) and not self._executing and not self._held
+        waits, busy = list(self._parked.values()), self._executing or self._held
+        return bool(waits) and not busy and not any(future.done() for future in waits)
 
     def _wake(self) -> None:
         self._asleep = False

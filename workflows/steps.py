@@ -15,6 +15,7 @@ from z0.actors.errors import LimitExceeded
 from .attempts import Attempts, undo_of
 from .branch import parent_in_branch
 from .branches import Branches, tolerance
+from .divergence import check_child, check_wait
 from .event import EVENT_TIMEOUT, Event, check_match, check_type
 from .history import Record
 from .keys import check_step_name
@@ -175,7 +176,9 @@ class Steps:
         """
         run = self.run
         self.enter(rests=True)
-        record = run.ask("workflow", name or cls.namespace or cls.__name__, self._around())
+        namespace = cls.namespace or cls.__name__
+        record = run.ask("workflow", name or namespace, self._around())
+        check_child(run, record, namespace, id)
         if not record.done:
             inside = Steps(run, record.key)
             await run.gated(run_child(self, inside, record, cls, payload, id, outlives))
@@ -250,6 +253,7 @@ class Steps:
         check_match(match)
         span = None if timeout is None else self._checked(f"wait_for_event({name!r})", timeout)
         record = run.ask("wait", name, self._around())
+        check_wait(run, record, type, match)
         if not record.done:
             with self.waiting():
                 await run.reach(record)
