@@ -14,9 +14,10 @@ from z0.actors.call import CURRENT, Call
 from z0.actors.clock import seconds, to_us
 from z0.actors.errors import Aborted, InvalidValue, LimitExceeded, presentable
 from z0.actors.extensions import PLAIN
+from z0.actors.gates import pass_once
 from z0.actors.within import within
 
-from . import cut_offs
+from . import cut_offs, deadlines
 from .branch import is_lost
 from .errors import (
     Continued,
@@ -100,7 +101,8 @@ class Attempts:
         run, record, workflow = self._run, self._record, self._run.workflow
         while True:
             if record.due is not None:
-                if record.due > workflow.clock.now_us():
+                over = record.due <= workflow.clock.now_us()
+                if not over or (not self._made and not deadlines.is_next(workflow, record.due)):
                     with self._steps.waiting():
                         await run.park(record)
                 run.history.shut(record)
@@ -273,6 +275,8 @@ class Attempts:
             if caught is not error:
                 caught.__cause__ = error
             error, delay = caught, None
+        if delay is None:  # what begins beside it is begun before it has failed, and not because of that
+            await pass_once()
         if run.closed or run.host.dead:
             raise Suspended
         detail["error"] = failure_of(error)

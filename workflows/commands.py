@@ -14,6 +14,7 @@ from .fork import entries_before
 from .journal import Entry, Event
 from .keys import kind_of, name_of
 from .lifecycle import TERMINATED, Origin, continued
+from .retrying import begun_since
 from .rollback import plan_of, undone_before
 
 if TYPE_CHECKING:
@@ -123,6 +124,10 @@ async def _retry(workflow: Workflow, detail: dict[str, Any]) -> None:
     _check_retry(workflow)
     await _check_slot(workflow, "retrying it")
     end = _check_retry(workflow)  # it may have been retried meanwhile
+    if end.step is not None:
+        entries = journal.entries(workflow._z0_host.writes.rows(journal.ENTRIES))
+        if forgotten := begun_since(workflow.history, entries, end.step):
+            detail = {**detail, "forgotten": forgotten}
     _begin_anew(workflow, "workflow_retried", end.step, detail)
 
 

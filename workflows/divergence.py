@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import msgspec
 
 from .errors import NonDeterminismError
 from .failure import failure_of
 
 if TYPE_CHECKING:
+    from .history import Record
+    from .run import Run
     from .workflow import Workflow
 
 log = logging.getLogger("z0.workflows")
@@ -24,3 +28,38 @@ def pause(workflow: Workflow, error: NonDeterminismError) -> None:
     since = now if first is None else first.detail["since"]
     again_at = now + max(LOOK_AGAIN_US, min(now - since, _LOOK_AGAIN_MAX_US))
     workflow.note("workflow_paused", reason=str(error), error=failure_of(error), since=since, again_at=again_at)
+
+
+def changed(run: Run, record: Record, expected: str, found: str) -> NoReturn:
+    """The code came to the step in another way than the journal has it. Raises NonDeterminismError."""
+    run.diverged = NonDeterminismError(run.workflow.address, record.position, expected, found)
+    raise run.diverged
+
+
+def reordered(run: Run, record: Record, last: int) -> NoReturn:
+    """The code came to the step behind the one of that position, which is a later one. Raises NonDeterminismError."""
+    records = run.history.records.values()
+    later = next((each.key for each in records if each.position == last), "a later step")
+    changed(run, record, record.key, f"{later}, and to {record.key}, which the journal has earlier, behind it")
+
+
+def check_wait(run: Run, record: Record, type: str, match: dict[str, Any] | None) -> None:
+    """Make sure that the code waits for the event that the journal waits for. Raises NonDeterminismError."""
+    if record.type is None or record.done:  # nobody waits for one
+        return
+    plain: dict[str, Any] | None = msgspec.to_builtins(match)
+    if (record.type, record.match or None) != (type, plain or None):
+        expected = f"{record.key} for an event {_event(record.type, record.match)}"
+        changed(run, record, expected, f"the same for an event {_event(type, plain)}")
+
+
+def _event(type: str, match: dict[str, Any] | None) -> str:
+    return f"of type {type!r}" + (f" with {match}" if match else "")
+
+
+def check_child(run: Run, record: Record, namespace: str, id: str | None) -> None:
+    """Make sure that the step has the child that the code wants; `id`: if it gives one. Raises NonDeterminismError."""
+    child = record.child
+    if child is None or (child.namespace, child.id) == (namespace, id or child.id):
+        return
+    changed(run, record, f"{record.key} with {child.namespace} {child.id!r}", f"{namespace} {id or child.id!r}")

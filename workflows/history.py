@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, get_args
 
@@ -10,7 +11,7 @@ import msgspec
 from .failure import Failure
 from .journal import Entry
 from .keys import kind_of, names_of, steps_around
-from .lifecycle import LIFECYCLE, Child, Undoing
+from .lifecycle import LIFECYCLE, Child, Undoing, drop
 from .outcomes import OUTCOMES
 from .retries import Settings
 from .verdicts import GivenUp, decided, led_to, orphan, reopen
@@ -110,6 +111,8 @@ class History:
         self.rollback: Undoing | None = None
         self.again = 0
         """How often the parent had it retried."""
+        self.anew: Counter[str] = Counter()
+        """How often steps were forgotten by a retry: their children are others then."""
         self.orphans: dict[Child, bool] = {}
         """Children that must be told that nobody waits for them any more; whether they are to roll back."""
         self.parent_told = 0
@@ -245,9 +248,10 @@ class History:
         return next((event for event in self.inbox.values() if fits(event, type, match)), None)
 
     def wait_for(self, event: Entry) -> Record | None:
-        """The wait that gets this event, if one wants it: the one that has waited longest."""
-        wanting = (each for each in self.waits() if each.type is not None and fits(event, each.type, each.match))
-        return next(wanting, None)
+        """The wait that gets this event, if one wants it, and its time is not over: the one that has waited longest."""
+        at = event.at if self.paused_at is None else self.paused_at  # since when deadlines stand still
+        waits = (each for each in self.waits() if each.type is not None and (each.due is None or each.due > at))
+        return next((each for each in waits if fits(event, each.type or "", each.match)), None)
 
 
 def fits(event: Entry, type: str, match: dict[str, Any] | None) -> bool:
@@ -299,9 +303,15 @@ def _terminated(history: History, entry: Entry) -> None:
 
 
 def _retried(history: History, entry: Entry) -> None:
-    """The steps that failed the instance are tried anew, with all their attempts; what they led to is open again."""
+    """The steps that failed the instance are tried anew, with all their attempts; what they led to is open again.
+
+    What was begun because of the failure is forgotten.
+    """
     blamed = {} if history.end is None else history.end.detail
     history.end = None
+    forgotten = [key for key in entry.detail.get("forgotten", ()) if key in history.records]
+    history.anew.update(forgotten)
+    drop(history, forgotten)
     history.started = not history.limited
     history.again = max(history.again, entry.detail.get("again", 0))
     for key in decided(history, blamed.get("branches", [])):
@@ -316,7 +326,9 @@ def _try_anew(history: History, failed: Record) -> None:
         reopen(history, key)
     failed.again += 1
     for record in (failed, *history.below(failed.key)):
-        if record is failed or record.failure is not None:
+        if record.kind == "wait" and record.failure is not None:  # it waits anew
+            history.forget(record)
+        elif record is failed or record.failure is not None:
             record.done, record.attempts, record.failure, record.type = False, 0, None, None
             if record.child is not None:
                 history.open[record.key] = record

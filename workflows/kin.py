@@ -69,7 +69,7 @@ async def run_child(
         await run.reach(record)
         cls = workflow.workflows.class_of(of)
         if record.key not in run.history.records:
-            chosen = id or derived_id(workflow.idempotency_key(record.key), workflow.id)
+            chosen = id or derived_id(_key(workflow, record), workflow.id)
             child = Child(workflow.workflows.get(cls, chosen)._address.namespace, chosen, outlives)
             steps.announce()
             workflow.note("child_started", record, child=msgspec.to_builtins(child))
@@ -92,13 +92,19 @@ async def run_child(
             await run.park(record)
 
 
+def _key(workflow: Workflow, record: Record) -> str:
+    """Of the creation: another one when the step was forgotten, for its child may have ended by then."""
+    key, anew = workflow.idempotency_key(record.key), workflow.history.anew[record.key]
+    return f"{key}~{anew}" if anew else key
+
+
 async def _create(inside: Steps, record: Record, cls: type[Workflow], payload: Any) -> None:
     """Create the child once; and have it retried, once for each time that this step is."""
     workflow, child = inside.run.workflow, record.child
     assert child is not None
     instance = workflow.workflows.get(cls, child.id)
     parent = Parent(workflow._z0_host.kind.namespace, workflow.id, record.key, created=workflow.born)
-    origin = Origin(key=workflow.idempotency_key(record.key), parent=parent)
+    origin = Origin(key=_key(workflow, record), parent=parent)
 
     async def create() -> None:
         encoded = stored(payload, f"the payload of {child.id}", cls.result_bytes)

@@ -63,7 +63,8 @@ async def send_event(workflow: Workflow, type: str, payload: bytes, fields: dict
         workflow.note("wait_completed", record, event=event.seq)
         if workflow._run is not None:
             workflow._run.unpark(record.key)
-        workflow.go_on()
+    if record is not None or any(each.type is not None for each in workflow.history.open.values()):
+        workflow.go_on()  # also when it waits for another one: today's code may not
     return True
 
 

@@ -72,6 +72,7 @@ def _failed(history: History, entry: Entry) -> Record:
 def _step_errored(history: History, entry: Entry) -> None:
     record = _failed(history, entry)
     record.done = True
+    history.positions = max(history.positions, entry.detail.get("begun", 0))
     _forget_unfinished(history, record.key)
 
 
@@ -121,6 +122,7 @@ def _wait_completed(history: History, entry: Entry) -> None:
 def _wait_timed_out(history: History, entry: Entry) -> None:
     record = _failed(history, entry)
     record.done = True
+    history.positions = max(history.positions, entry.detail.get("begun", 0))
 
 
 def _event_received(history: History, entry: Entry) -> None:

@@ -23,6 +23,7 @@ from z0.actors.gates import pass_once
 
 from .answers import Answers
 from .branch import is_lost
+from .divergence import reordered
 from .errors import NonDeterminismError, NonRetryableError, Suspended
 from .gating import Gating
 from .history import Record
@@ -86,8 +87,7 @@ class Run(Answers):
         self._held: list[tuple[str, asyncio.Future[None]]] = []
         self._parked: dict[str, asyncio.Future[None]] = {}
         self._failed: dict[str, int] = {}  # steps whose error was raised, and how many had been asked for then
-        self._executing = 0
-        self._asked = 0
+        self._executing = self._asked = 0
         self._looking = self._asleep = False
         self._patience: Timer | None = None
 
@@ -122,7 +122,7 @@ class Run(Answers):
         if record.past or kind == "patch":
             return record
         if record.position < last:
-            self.diverge(f"{key}, which the journal has earlier")
+            reordered(self, record, last)
         LAST.set(record.position)
         self.take(record)
         return record
@@ -198,11 +198,15 @@ class Run(Answers):
 
     def diverge(self, found: str) -> NoReturn:
         """The code did something else than the journal has. Raises NonDeterminismError."""
+        raise self._difference(found)
+
+    def _difference(self, found: str) -> NonDeterminismError:
         first = min((self.history.records[key] for key in self.owed), key=lambda record: record.position, default=None)
-        expected = "nothing more" if first is None else first.key
-        position = self.history.positions + 1 if first is None else first.position
+        position, expected = (
+            (self.history.positions + 1, "nothing more") if first is None else (first.position, first.key)
+        )
         self.diverged = NonDeterminismError(self.workflow.address, position, expected, found)
-        raise self.diverged
+        return self.diverged
 
     async def check_end(self, end: str = "the end of run()") -> None:
         """Make sure that the body, which came to this end, did all that its journal has. Raises NonDeterminismError."""
@@ -258,6 +262,7 @@ class Run(Answers):
         if future is not None and not future.done():
             future.set_result(None)
             self._wake()
+            self._look()
 
     @property
     def executes(self) -> bool:
@@ -267,8 +272,8 @@ class Run(Answers):
     @property
     def rests(self) -> bool:
         """Whether the body waits for nothing but the time and events."""
-        waits = self._parked and not any(future.done() for future in self._parked.values())
-        return bool(waits) and not self._executing and not self._held
+        waits, busy = list(self._parked.values()), self._executing or self._held
+        return bool(waits) and not busy and not any(future.done() for future in waits)
 
     def _wake(self) -> None:
         self._asleep = False
@@ -300,8 +305,8 @@ class Run(Answers):
                     asyncio.get_running_loop().call_soon(self._pass, asked, passes, patience)
                     return
                 case None if patience > (_PATIENCE - 1 if self.dry else 0):
-                    later = partial(self._pass, asked, passes, patience - 1)
-                    self._patience = self.workflow.clock.call_later(1, later)
+                    self.workflow.has_reacted()
+                    self._patience = self.workflow.clock.call_later(1, partial(self._pass, asked, passes, patience - 1))
                     return
             self._come_to_rest()
         self._looking = False
@@ -329,12 +334,10 @@ class Run(Answers):
             self.workflow.asleep()
 
     def _refuse(self) -> None:
-        try:
-            self.diverge(self._held[0][0])
-        except NonDeterminismError as error:
-            for _, future in self._held:
-                if not future.done():
-                    future.set_exception(error)
+        error = self._difference(self._held[0][0])
+        for _, future in self._held:
+            if not future.done():
+                future.set_exception(error)
 
     async def durable(self) -> None:
         """Return when all that was journaled so far is durable. Raises Suspended."""
@@ -357,9 +360,8 @@ class Run(Answers):
 
     def unpause(self) -> None:
         """The pause was taken back before it began."""
-        for key in list(self._parked):
-            if key.startswith("pause#"):
-                self.unpark(key)
+        for key in [each for each in self._parked if each.startswith("pause#")]:
+            self.unpark(key)
 
     async def over(self) -> None:
         """Cancel what else the body has begun, and return when that has ended."""

@@ -15,6 +15,7 @@ from z0.actors.errors import LimitExceeded
 from .attempts import Attempts, undo_of
 from .branch import parent_in_branch
 from .branches import Branches, tolerance
+from .divergence import check_child, check_wait
 from .event import EVENT_TIMEOUT, Event, check_match, check_type
 from .history import Record
 from .keys import check_step_name, shortened
@@ -184,6 +185,7 @@ class Steps:
         self.enter(rests=True)
         called = cls if isinstance(cls, str) else cls.namespace or cls.__name__
         record = run.ask("workflow", name or called, self._around())
+        check_child(run, record, called, id)
         if not record.done:
             inside = Steps(run, record.key)
             await run.gated(run_child(self, inside, record, cls, payload, id, outlives))
@@ -260,6 +262,7 @@ class Steps:
         check_match(match)
         span = None if timeout is None else self._checked(f"wait_for_event({name!r})", timeout)
         record = run.ask("wait", name, self._around())
+        check_wait(run, record, type, match)
         if not record.done:
             with self.waiting():
                 await run.reach(record)

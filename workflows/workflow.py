@@ -15,17 +15,18 @@ from z0.actors.errors import message_of, presentable
 from z0.actors.handlers import HOOKS
 from z0.ledger.schema import ENTITY_SCHEMA
 
-from . import commands, divergence, errands, journal, kin, messages, retention, saga
+from . import commands, deadlines, divergence, errands, journal, kin, messages, retention, saga
 from .bounds import Bounded
 from .errands import Errands
-from .errors import Continued, EventTimeout, InstanceNotFound, Suspended, WrongStatus
+from .errors import Continued, InstanceNotFound, Suspended, WrongStatus
 from .event import Event
 from .facts import InstanceLedger
-from .failure import blame, failing_step, failure_of
+from .failure import blame, failing_step
 from .flow import rules_of
 from .history import History, Record
 from .journal import Entry
 from .place import begin_body
+from .retrying import FAILURES
 from .run import Run
 from .services import ENTRIES, services
 from .status import InstanceStatus
@@ -75,7 +76,13 @@ class Workflow(Bounded):
         super()._z0_open(meta)
         self._run: Run | None = None
         self._former: set[asyncio.Task[Any]] = set()
-        self._alarm_us: int | None = self._z0_host.alarms.due
+        self.alarm_us: int | None = self._z0_host.alarms.due
+        self.stirred_us: int | None = None
+        """When the body was last given something to react to; None: it has come to rest since."""
+        self.resumed = False
+        """A deadline that had passed was given to it since."""
+        self.reaction: asyncio.Future[None] | None = None
+        """Done when the body has reacted."""
         self.telling = False
         self.tell_delay = 0.0
         self.tell_at: int | None = None
@@ -103,15 +110,12 @@ class Workflow(Bounded):
         if info.name is not None:
             self._be_reminded(info.name)
             return
-        now = self.clock.now_us()
-        self._alarm_us = None
+        self.alarm_us = None
         kin.see_to(self)
         if self.history.end is not None or self.history.paused_at is not None:
             return
         self.stir()
-        for record in self.history.waits():
-            if record.due is not None and record.due <= now:
-                self._time_has_come(record)
+        await deadlines.pass_time(self)
         self.set_alarm()
         self.go_on()
 
@@ -120,17 +124,6 @@ class Workflow(Bounded):
             self.see_to_errands()
         elif name == retention.ALARM:
             retention.due(self)
-
-    def _time_has_come(self, record: Record) -> None:
-        if record.kind == "sleep":
-            self.note("sleep_completed", record)
-        elif record.kind == "wait":
-            error = EventTimeout(record.key.rpartition(":")[2].rpartition("#")[0], record.type or "")
-            self.note("wait_timed_out", record, error=failure_of(error))
-        else:
-            self.history.shut(record)
-        if self._run is not None:
-            self._run.unpark(record.key)
 
     def _z0_close(self) -> None:
         run, status = self._run, self._z0_status()
@@ -169,6 +162,7 @@ class Workflow(Bounded):
         """Have the body run, if it does not yet and may."""
         host = self._z0_host
         if self._run is None and self._is_runnable and not host.dead:
+            self.stirred_us = self.clock.now_us()
             self.set_alarm()  # it may have run before a crash, by a clock that was ahead of today's
             self._run = Run(self)
             self._run.task = self.wait_until(self._perform(self._run))
@@ -194,16 +188,24 @@ class Workflow(Bounded):
 
     def awake(self) -> None:
         """The body goes on: the instance stays in memory."""
+        self.stirred_us = self.clock.now_us()
         background = self._z0_host.background
         if background is not None and self._run is not None and self._run.task is not None:
             background.wake(self._run.task)
 
     def asleep(self) -> None:
         """The body waits for nothing but the time and events: the instance may leave the memory."""
+        self.has_reacted()
         background = self._z0_host.background
         if background is not None and self._run is not None and self._run.task is not None:
             background.rest(self._run.task)
             self._z0_host.node.followers.tell(self._z0_host.address, ENTRIES)
+
+    def has_reacted(self) -> None:
+        """The body can get no further, is over, or has had its time."""
+        self.stirred_us, self.resumed = None, False
+        if self.reaction is not None and not self.reaction.done():
+            self.reaction.set_result(None)
 
     # The body
 
@@ -228,6 +230,7 @@ class Workflow(Bounded):
             if self._run is not None and self._run.task is task:
                 self._run.close()
                 self._run = None
+            self.has_reacted()
         if self.history.run != number:
             await commands.purge(self)
         if self.history.diverged is None:
@@ -282,9 +285,11 @@ class Workflow(Bounded):
     def note(self, event: journal.Event, record: Record | None = None, value: bytes | None = None, /, *,
              attempt: int | None = None, started: int | None = None, **detail: Any) -> Entry:  # fmt: skip
         """Add an entry on a step, or on the instance, as part of the open segment."""
-        plain = msgspec.to_builtins(detail) if detail else {}
+        plain: dict[str, Any] = msgspec.to_builtins(detail) if detail else {}
         if record is None:
             return self.enter(event, None, attempt, None, started, value, plain)
+        if event in FAILURES:
+            plain["begun"] = self.history.positions  # by which a retry knows what was begun since
         self._z0_host.divide()  # what led to it was in order, or it is not entered
         return self.enter(event, record.key, attempt, record.position, started, value, plain)
 
@@ -340,21 +345,9 @@ class Workflow(Bounded):
         rows = self._z0_host.writes.rows
         if rows(journal.EXTENT)[0][1] != (self.history.seq or None):
             self.history.reload(journal.entries(rows(journal.ENTRIES)))
-            self._alarm_us = -1  # whatever is set
+            self.alarm_us = -1  # whatever is set
 
-    def set_alarm(self) -> None:
-        """Have the alarm run when the first wait is due."""
-        due = None if self.history.end is not None else self.history.due()
-        if due is not None and self.history.diverged is not None:
-            due = max(due, self.clock.now_us() + divergence.LOOK_AGAIN_US)
-        if self.tell_at is not None:
-            due = self.tell_at if due is None else min(due, self.tell_at)
-        if due != self._alarm_us:
-            self._alarm_us = due
-            if due is None:
-                self.storage.delete_alarm()
-            else:
-                self.storage.set_alarm(datetime_of(due))
+    set_alarm = deadlines.set_alarm
 
     def stir(self) -> None:
         """Something has come that the body must see, also when a crash comes first."""
