@@ -303,3 +303,42 @@ async def test_a_retry_that_is_cut_off_at_any_commit_comes_to_the_same_end(proof
         assert await outcome(instance) == [["bad", "slow"], "beside"]
 
     assert await crash_at_every_commit(proof, [Cutting], drive, check) > 5
+
+
+@pytest.mark.parametrize("inside", [True, False])
+async def test_a_wait_that_was_in_vain_waits_anew_when_it_is_retried(clock: VirtualClock, inside: bool) -> None:
+    class Waits(Base):
+        async def run(self, event: z0.Event[None], step: z0.Step) -> Any:
+            async def wait(steps: Any) -> Any:
+                return (await steps.wait_for_event("paid", type="paid", timeout="1 day")).payload
+
+            return await step.do("wait", wait) if inside else await wait(step)
+
+    async with temporary_runtime(memory=True, actors=[Waits], env=World(), clock=clock) as runtime:
+        instance = await runtime.workflows.create(Waits)
+        await clock.advance("2 days")
+        await instance.retry()
+        await clock.advance("2 days")
+        assert await end_of(instance) == "errored", "its time is up again"
+        await instance.retry()
+        await clock.advance("1 hour")
+        await instance.send_event("paid", 7)
+        await clock.settle()
+        assert await instance.result("1 second") == 7
+
+
+async def test_a_wait_in_vain_that_the_step_around_it_has_dealt_with_is_not_made_again(clock: VirtualClock) -> None:
+    class Dealt(Base):
+        async def run(self, event: z0.Event[None], step: z0.Step) -> Any:
+            async def act(context: z0.StepContext) -> Any:
+                try:
+                    await context.wait_for_event("paid", type="paid", timeout="1 day")
+                except z0.EventTimeout:
+                    await context.do("remind", self.work("remind"))
+                return await context.do("bad", self.work("bad"))
+
+            return await step.do("act", act)
+
+    world = World("bad")
+    assert await retried(Dealt, world, clock) == "bad"
+    assert world.ran == {"remind": 1, "bad": 2}

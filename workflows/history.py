@@ -325,9 +325,11 @@ def _try_anew(history: History, failed: Record) -> None:
     for key in led_to(history, failed.key):
         reopen(history, key)
     failed.again += 1
-    for record in (failed, *history.below(failed.key)):
-        if record.kind == "wait" and record.failure is not None:  # it waits anew
-            history.forget(record)
+    inner = history.below(failed.key)
+    for record in (failed, *inner):
+        if record.kind == "wait" and record.failure is not None:
+            if record is failed or record.position == max(each.position for each in inner):  # else it was dealt with
+                history.forget(record)
         elif record is failed or record.failure is not None:
             record.done, record.attempts, record.failure, record.type = False, 0, None, None
             if record.child is not None:
