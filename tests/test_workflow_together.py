@@ -144,19 +144,23 @@ async def test_what_is_queued_again_is_rolled_back_without_a_slot(clock: Virtual
         assert script.said == ["undone 1"]
 
 
-async def test_a_paused_instance_keeps_its_slot(clock: VirtualClock) -> None:
+async def test_a_paused_instance_keeps_its_slot_when_it_has_one(clock: VirtualClock) -> None:
     async with temporary_runtime(memory=True, actors=CLASSES, env=Script(), clock=clock) as runtime:
         first = await runtime.workflows.create(One, "1", id="1")
         second = await runtime.workflows.create(One, "2", id="2")
-        await clock.settle()
-        await first.send_event("go")
-        await clock.settle()
-        await second.pause()
         third = await runtime.workflows.create(One, "3", id="3")
         await clock.settle()
-        assert (await status(second), await status(third)) == ("paused", "queued")
+        await first.pause()
+        await second.pause()
+        await clock.advance("1 hour")
+        assert [await status(each) for each in (first, second, third)] == ["paused", "paused", "queued"]
+        await first.resume()
+        await first.send_event("go")
+        await clock.settle()
+        assert [await status(each) for each in (first, second, third)] == ["complete", "paused", "waiting"]
         await second.resume()
         await second.send_event("go")
+        await third.send_event("go")
         assert await second.result("1 second") == "2"
 
 
