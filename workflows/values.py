@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from functools import lru_cache, partial
 from types import FunctionType, SimpleNamespace
 from typing import Any
+from weakref import WeakSet
 
 import msgspec
 
@@ -39,9 +40,9 @@ def loaded(encoded: bytes | None, kind: Any, what: str) -> Any:
 
 def check_returns(kind: Any, step: str) -> None:
     """Raises InvalidValue when nothing that the step's callback returned could be read as the type that it declares."""
-    if kind is Any or (kind.__class__ is type and kind in PLAIN):
+    if kind is Any or (kind.__class__ is type and kind in _READABLE):
         return
-    why = _why_unreadable(kind)
+    why = _why_unreadable_class(kind) if isinstance(kind, type) else _why_unreadable(kind)
     if why is not None:
         raise InvalidValue(
             f"step {step!r} was not run: its callback is annotated to return {codec.name_of(kind)}, which nothing can "
@@ -49,9 +50,20 @@ def check_returns(kind: Any, step: str) -> None:
         )
 
 
+_READABLE = PLAIN | codec.ATOMS | {dict, list, tuple, set, frozenset, bytearray, object}
+_checked: WeakSet[type] = WeakSet()  # of the user's classes, which may be of no more use some time
+
+
+def _why_unreadable_class(kind: type) -> str | None:
+    if kind in _checked:
+        return None
+    why = codec.why_unreadable(kind)
+    if why is None:
+        _checked.add(kind)
+    return why
+
+
 def _why_unreadable(kind: Any) -> str | None:
-    if isinstance(kind, type):  # msgspec keeps what it knows of a class in the class
-        return codec.why_unreadable(kind)
     try:
         return _why_unreadable_once(kind)
     except TypeError:  # it cannot be hashed
