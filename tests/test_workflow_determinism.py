@@ -541,3 +541,42 @@ async def test_closing_in_the_middle_of_a_body_goes_on_in_the_next_process(data:
     async with running(data, clock, body) as (_, instance):
         assert await instance.result("1 second") == 50
     assert ran == list(range(50))
+
+
+@pytest.mark.parametrize("how", ["it leaves the memory", "a crash", "a clean stop"])
+@pytest.mark.parametrize("delay", ["1 minute", "2 hours"])
+async def test_a_step_that_was_cancelled_in_its_backoff_makes_no_attempt_when_the_body_runs_again(
+    delay: str, how: str, data: Path, clock: VirtualClock
+) -> None:
+    did: list[str] = []
+
+    async def body(step: z0.Step) -> str:
+        def charge(context: z0.StepContext) -> None:
+            did.append(f"charge {context.attempt}")
+            raise ConnectionError("try again")
+
+        async def fails() -> None:
+            await step.sleep("a second", "1 second")
+            raise ValueError("out of stock")
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(step.do("charge", charge, retries=z0.Retries(limit=5, delay=delay)))
+                group.create_task(fails())
+        except* ValueError:
+            pass
+        await step.do("refund", lambda: did.append("refund"))
+        await step.sleep("cool down", "1 day")
+        return "cancelled"
+
+    async with running(data, clock, body) as (runtime, instance):
+        await clock.advance("30 seconds")
+        if how == "a crash":
+            await crash(runtime)
+        elif how == "it leaves the memory":
+            await clock.advance("3 days")
+            assert await instance.result("1 second") == "cancelled"
+    async with running(data, clock, body) as (_, instance):
+        await clock.advance("3 days")
+        assert await instance.result("1 second") == "cancelled"
+    assert did == ["charge 1", "refund"]
