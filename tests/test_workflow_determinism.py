@@ -541,3 +541,83 @@ async def test_closing_in_the_middle_of_a_body_goes_on_in_the_next_process(data:
     async with running(data, clock, body) as (_, instance):
         assert await instance.result("1 second") == 50
     assert ran == list(range(50))
+
+
+@pytest.mark.parametrize("how", ["it leaves the memory", "a crash", "a clean stop"])
+@pytest.mark.parametrize("delay", ["1 minute", "2 hours"])
+async def test_a_step_that_was_cancelled_in_its_backoff_makes_no_attempt_when_the_body_runs_again(
+    delay: str, how: str, data: Path, clock: VirtualClock
+) -> None:
+    did: list[str] = []
+
+    async def body(step: z0.Step) -> str:
+        def charge(context: z0.StepContext) -> None:
+            did.append(f"charge {context.attempt}")
+            raise ConnectionError("try again")
+
+        async def fails() -> None:
+            await step.sleep("a second", "1 second")
+            raise ValueError("out of stock")
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(step.do("charge", charge, retries=z0.Retries(limit=5, delay=delay)))
+                group.create_task(fails())
+        except* ValueError:
+            pass
+        await step.do("refund", lambda: did.append("refund"))
+        await step.sleep("cool down", "1 day")
+        return "cancelled"
+
+    async with running(data, clock, body) as (runtime, instance):
+        await clock.advance("30 seconds")
+        if how == "a crash":
+            await crash(runtime)
+        elif how == "it leaves the memory":
+            await clock.advance("3 days")
+            assert await instance.result("1 second") == "cancelled"
+    async with running(data, clock, body) as (_, instance):
+        await clock.advance("3 days")
+        assert await instance.result("1 second") == "cancelled"
+    assert did == ["charge 1", "refund"]
+
+
+async def test_attempts_that_were_cut_off_with_steps_of_their_own_behind_them_go_on_side_by_side(
+    data: Path, clock: VirtualClock
+) -> None:
+    did: list[str] = []
+
+    async def body(step: z0.Step) -> list[Any]:
+        async def outer(context: z0.StepContext) -> str:
+            await context.do("first", lambda: did.append(f"{context.name} first"))
+            if context.attempt == 1:
+                raise ConnectionError("try again")
+            await context.do("second", lambda: did.append(f"{context.name} second"))
+            await context.sleep("1 hour")
+            await context.do("third", fails_once)
+            return context.name
+
+        async def beside() -> str:
+            for number in range(3):
+                await step.do("beside", lambda number=number: did.append(f"beside {number}"))
+            return await step.do("backoff", fails_once, retries=z0.Retries(delay="2 hours"))
+
+        retries = z0.Retries(delay="1 minute")
+        return list(
+            await asyncio.gather(step.do("a", outer, retries=retries), beside(), step.do("b", outer, retries=retries))
+        )
+
+    def fails_once(context: z0.StepContext) -> str:
+        if context.attempt == 1:
+            raise ConnectionError("try again")
+        return "done"
+
+    for span in ("30 seconds", "10 minutes", "1 hour", "2 hours"):
+        async with running(data, clock, body) as (runtime, instance):
+            await clock.advance(span)
+            if span != "2 hours":
+                await crash(runtime)
+            else:
+                assert await instance.result("1 second") == ["a", "done", "b"]
+    assert sorted(did) == [*(f"a {each}" for each in ("first", "second")), *(f"b {each}" for each in ("first", "second")),
+                           *(f"beside {number}" for number in range(3))]  # fmt: skip

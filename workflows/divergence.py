@@ -30,6 +30,15 @@ def pause(workflow: Workflow, error: NonDeterminismError) -> None:
     workflow.note("workflow_paused", reason=str(error), error=failure_of(error), since=since, again_at=again_at)
 
 
+def difference(run: Run, found: str) -> NonDeterminismError:
+    """The code did something else than the journal has: the error, which the run keeps."""
+    first = min((run.history.records[key] for key in run.owed), key=lambda record: record.position, default=None)
+    expected = "nothing more" if first is None else first.key
+    position = run.history.positions + 1 if first is None else first.position
+    run.diverged = NonDeterminismError(run.workflow.address, position, expected, found)
+    return run.diverged
+
+
 def changed(run: Run, record: Record, expected: str, found: str) -> NoReturn:
     """The code came to the step in another way than the journal has it. Raises NonDeterminismError."""
     run.diverged = NonDeterminismError(run.workflow.address, record.position, expected, found)

@@ -23,7 +23,7 @@ from z0.actors.gates import pass_once
 
 from .answers import Answers
 from .branch import is_lost
-from .divergence import reordered
+from .divergence import difference, reordered
 from .errors import NonDeterminismError, NonRetryableError, Suspended
 from .gating import Gating
 from .history import Record
@@ -155,6 +155,10 @@ class Run(Answers):
             raise asyncio.CancelledError
         if record.position == 0 or self.recalled is not None:
             await self.catch_up(record.key)
+        elif record.attempts and self.owed.isdisjoint(each.key for each in self.history.below(record.key)):
+            await self.catch_up(record.key)  # the body may have cancelled it: it comes to that on its way
+            for _ in range(_QUIET_PASSES):
+                await pass_once()
         if self.closed:
             raise Suspended
         if self.dry:
@@ -198,15 +202,7 @@ class Run(Answers):
 
     def diverge(self, found: str) -> NoReturn:
         """The code did something else than the journal has. Raises NonDeterminismError."""
-        raise self._difference(found)
-
-    def _difference(self, found: str) -> NonDeterminismError:
-        first = min((self.history.records[key] for key in self.owed), key=lambda record: record.position, default=None)
-        position, expected = (
-            (self.history.positions + 1, "nothing more") if first is None else (first.position, first.key)
-        )
-        self.diverged = NonDeterminismError(self.workflow.address, position, expected, found)
-        return self.diverged
+        raise difference(self, found)
 
     async def check_end(self, end: str = "the end of run()") -> None:
         """Make sure that the body, which came to this end, did all that its journal has. Raises NonDeterminismError."""
@@ -334,7 +330,7 @@ class Run(Answers):
             self.workflow.asleep()
 
     def _refuse(self) -> None:
-        error = self._difference(self._held[0][0])
+        error = difference(self, self._held[0][0])
         for _, future in self._held:
             if not future.done():
                 future.set_exception(error)
