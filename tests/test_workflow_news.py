@@ -304,6 +304,38 @@ async def test_hooks_of_class_and_runtime_are_told_of_a_failure_and_theirs_do_no
         assert sorted(each.partition("@")[0] for each in done) == ["on_failure", "tell_failure"]
 
 
+async def test_an_instance_outlives_its_retention_for_as_long_as_it_owes_an_alert_or_a_failure(
+    clock: VirtualClock,
+) -> None:
+    class Brief(z0.Workflow):
+        retention = "10 minutes"
+
+        async def run(self, event: z0.Event[str], step: z0.Step) -> None:
+            if event.payload == "fail":
+                raise ValueError("no money")
+            if event.payload == "alert":
+                await step.alert("review")
+
+    down, told = [True], list[str]()
+
+    def tell(news: z0.Alert | z0.FailedInstance) -> None:
+        if down:
+            raise OSError("unreachable")
+        told.append(news.instance if isinstance(news, z0.Alert) else news.status.id)
+
+    async with temporary_runtime(memory=True, clock=clock, actors=[Brief], alerts=[tell], on_failure=tell) as runtime:
+        workflows = runtime.workflows
+        for payload in ("alert", "fail", "nothing", "deleted"):
+            await workflows.create(Brief, payload.replace("deleted", "fail"), id=payload)
+        await clock.advance("30 minutes")
+        assert [each.id for each in await workflows.list(Brief)] == ["alert", "deleted", "fail"]
+        await workflows.get(Brief, "deleted").delete()  # that is the user's word
+        down.clear()
+        await clock.advance("40 minutes")
+        assert sorted(told) == ["alert", "fail"]
+        assert await workflows.list(Brief) == []
+
+
 async def crash_while_telling(point: Any, nth: int) -> bool:
     """Crash at that commit, go on, and see who was told; whether it came to that commit."""
     clock, env, alerts = VirtualClock(), list[Any](), list[z0.Alert]()

@@ -19,6 +19,7 @@ from z0.actors import codec
 from z0.actors.clock import datetime_of
 from z0.actors.segments import gated
 
+from . import retention
 from .alerts import Alert, FailedInstance
 from .failure import Failure
 from .history import ENDS
@@ -98,6 +99,7 @@ class Errands:
             self._later(key, entry, error)
             return
         workflow.note("errand_done", errand=key)
+        retention.ended(workflow)
 
     def _later(self, key: str, entry: Entry, error: Exception) -> None:
         workflow = self._workflow
