@@ -227,6 +227,75 @@ async def test_an_alert_goes_to_every_sink_and_does_not_hold_up_the_body(clock: 
         assert b'z0_workflow_alerts_total{outcome="failed",workflow="Order"} 2.0' in runtime.metrics_text()
 
 
+async def test_no_sink_keeps_an_alert_from_the_others_and_one_that_is_cancelled_is_told_again(
+    clock: VirtualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    told: list[str] = []
+
+    def cancels(alert: z0.Alert) -> None:
+        told.append("cancels")
+        if told.count("cancels") == 1:
+            raise asyncio.CancelledError
+
+    async def cancelled(alert: z0.Alert) -> None:
+        told.append("cancelled")
+        if told.count("cancelled") == 1:
+            asyncio.current_task().cancel()  # type: ignore[union-attr]
+            await asyncio.sleep(0)
+
+    async def hangs(alert: z0.Alert) -> None:
+        told.append("hangs")
+        if told.count("hangs") == 1:
+            await asyncio.Event().wait()
+
+    def good(alert: z0.Alert) -> None:
+        told.append("good")
+
+    sinks = [cancels, cancelled, hangs, good]
+    async with temporary_runtime(memory=True, clock=clock, actors=[Order], alerts=sinks) as runtime:
+        order = await runtime.workflows.create(Order, id="x")
+        await clock.advance("30 seconds")
+        assert told == ["cancels", "cancelled", "hangs", "good"]
+        assert "errand_done" not in [entry.event for entry in await order.journal()]
+        await clock.advance("10 minutes")
+        assert told == ["cancels", "cancelled", "hangs", "good"] * 2
+        assert "errand_done" in [entry.event for entry in await order.journal()]
+    assert "CancelledError" in caplog.text
+
+
+async def test_a_sink_has_a_minute_for_an_alert(clock: VirtualClock, caplog: pytest.LogCaptureFixture) -> None:
+    async def hangs(alert: z0.Alert) -> None:
+        await asyncio.Event().wait()
+
+    async with temporary_runtime(memory=True, clock=clock, actors=[Order], alerts=[hangs]) as runtime:
+        await runtime.workflows.create(Order, id="x")
+        await clock.advance("64 seconds")
+        assert "alert@" not in caplog.text
+        await clock.advance("2 seconds")
+    assert "took more than 60 s" in caplog.text
+
+
+async def test_an_alert_that_a_closing_runtime_cuts_off_is_told_by_the_next_one(clock: VirtualClock) -> None:
+    told: list[str] = []
+
+    async def hangs(alert: z0.Alert) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            told.append("cut off")
+
+    async with temporary_runtime(memory=True, clock=clock, actors=[Order], alerts=[hangs]) as runtime:
+        await runtime.workflows.create(Order, id="x")
+        await clock.advance("6 seconds")
+        await runtime.close()
+        assert told == ["cut off"]
+        async with z0.Runtime(
+            runtime.path, clock=clock, actors=[Order], alerts=[lambda alert: told.append(alert.name)]
+        ):
+            await clock.advance("1 second")
+            assert told == ["cut off", "charged"]
+
+
 async def test_alerts_are_logged_at_error_level_when_nothing_else_is_said(
     clock: VirtualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -302,6 +371,21 @@ async def test_hooks_of_class_and_runtime_are_told_of_a_failure_and_theirs_do_no
         assert len(told) == len(env) == 1
         done = [entry.detail["errand"] for entry in await instance.journal() if entry.event == "errand_done"]
         assert sorted(each.partition("@")[0] for each in done) == ["on_failure", "tell_failure"]
+
+
+async def test_a_hook_that_is_cancelled_is_called_again(clock: VirtualClock) -> None:
+    class Cancelled(Failing):
+        async def on_failure(self, status: z0.InstanceStatus) -> None:
+            self.env.append(status.id)
+            if len(self.env) == 1:
+                asyncio.current_task().cancel()  # type: ignore[union-attr]
+                await asyncio.sleep(0)
+
+    env: list[str] = []
+    async with temporary_runtime(memory=True, clock=clock, actors=[Cancelled], env=env) as runtime:
+        await runtime.workflows.create(Cancelled, id="x")
+        await clock.advance("1 minute")
+        assert env == ["x", "x"]
 
 
 async def test_an_instance_outlives_its_retention_for_as_long_as_it_owes_an_alert_or_a_failure(

@@ -1,4 +1,7 @@
-"""Alerts: what an instance wants people to know. A sink is any callable that takes an `Alert`; it may be async."""
+"""Alerts: what an instance wants people to know. A sink is any callable that takes an `Alert`; it may be async.
+
+All sinks are told at the same time. One that raises, or takes longer than a minute, is told again later.
+"""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ owed, for as long as it takes; an instance that waits for that is not in memory.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 from collections.abc import Awaitable, Callable
@@ -93,15 +94,16 @@ class Errands:
             return
         try:
             await ERRANDS[key.partition("@")[0]](workflow, entry)
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
             if workflow._z0_host.dead:
                 raise
+            # The engine cancels nobody whose incarnation goes on, so a cancellation is a failure of theirs.
             self._later(key, entry, error)
             return
         workflow.note("errand_done", errand=key)
         retention.ended(workflow)
 
-    def _later(self, key: str, entry: Entry, error: Exception) -> None:
+    def _later(self, key: str, entry: Entry, error: BaseException) -> None:
         workflow = self._workflow
         now = workflow.clock.now_us()
         at = datetime_of(now + min(max(now - entry.at, _SHORTEST), _LONGEST))
@@ -131,7 +133,7 @@ async def _alert(workflow: Workflow, entry: Entry) -> None:
         tenant=host.address.tenant,
         timestamp=datetime_of(entry.at),
     )
-    await services(host.node).alert(alert)
+    await services(host.node).alert(alert, host.node.clock)
 
 
 def _failed(workflow: Workflow, entry: Entry) -> InstanceStatus:
