@@ -309,13 +309,19 @@ async def test_alerts_are_logged_at_error_level_when_nothing_else_is_said(
 
 @contextmanager
 def server(answers: list[int]) -> Iterator[tuple[str, list[Any]]]:
-    """A server on a real socket that answers with these statuses, and what was posted to it."""
+    """A server on a real socket that answers posts with these statuses, and what was posted to it, or asked for."""
     posted: list[Any] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             posted.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
             self.send_response(answers.pop(0))
+            self.send_header("Location", "/elsewhere")
+            self.end_headers()
+
+        def do_GET(self) -> None:
+            posted.append(self.path)
+            self.send_response(200)
             self.end_headers()
 
         def log_message(self, format: str, *args: Any) -> None:
@@ -346,6 +352,17 @@ async def test_alerts_are_posted_to_a_webhook_until_it_takes_them(clock: Virtual
         assert posted[0]["id"] == posted[1]["id"]
     with pytest.raises(ValueError, match="not a URL"):
         z0.WebhookAlerts("file:///etc/passwd")
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_a_webhook_that_answers_with_a_redirect_has_not_taken_the_alert(status: int, clock: VirtualClock) -> None:
+    alert = z0.Alert(
+        id="W 'x'#3", name="a", data=None, workflow="W", instance="x", tenant="default", timestamp=clock.now()
+    )
+    with server([status]) as (url, posted):
+        with pytest.raises(OSError, match=f"answered {status}"):
+            await z0.WebhookAlerts(url)(alert)
+        assert [each["name"] for each in posted] == ["a"]
 
 
 async def test_hooks_of_class_and_runtime_are_told_of_a_failure_and_theirs_do_no_harm(clock: VirtualClock) -> None:
