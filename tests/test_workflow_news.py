@@ -19,6 +19,7 @@ from tests.proofs import Proof
 from z0.testing import VirtualClock, crash, fault, temporary_runtime
 from z0.tracing import OpenTelemetry
 from z0.workflows.public import Expander
+from z0.workflows.services import services
 
 
 class Order(z0.Workflow):
@@ -435,6 +436,62 @@ async def test_an_instance_outlives_its_retention_for_as_long_as_it_owes_an_aler
         await clock.advance("40 minutes")
         assert sorted(told) == ["alert", "fail"]
         assert await workflows.list(Brief) == []
+
+
+async def test_a_runtime_that_performs_no_errands_leaves_them_owed_to_the_next_one(clock: VirtualClock) -> None:
+    class Limited(Failing):
+        concurrency = z0.Concurrency(limit=1)
+
+    told: list[str] = []
+    env: list[Any] = []
+
+    def sink(alert: z0.Alert) -> None:
+        told.append(f"alert of {alert.instance}")
+
+    def on_failure(failed: z0.FailedInstance) -> None:
+        told.append(f"failure of {failed.status.id}")
+
+    actors: list[type[z0.Actor]] = [Order, Failing, Limited]
+    async with temporary_runtime(memory=True, clock=clock, actors=actors, env=env, alerts=[sink]) as runtime:
+        services(runtime.node).performs_errands = False
+        await runtime.workflows.create(Order, id="order")
+        await runtime.workflows.create(Failing, id="failing")
+        limited = await runtime.workflows.create(Limited, id="limited")
+        await clock.advance("1 hour")
+        assert told == env == []
+        assert (await limited.status()).status == "queued"
+        await runtime.close()
+        options: dict[str, Any] = {"clock": clock, "actors": actors, "env": env}
+        async with z0.Runtime(runtime.path, **options, alerts=[sink], on_failure=on_failure) as owner:
+            await clock.advance("2 hours")
+            assert sorted(told) == ["alert of order", "failure of failing", "failure of limited"]
+            assert sorted(name for name, *_ in env) == ["failing", "limited"]
+            assert await owner.workflows.counts(Limited) == {"errored": 1}
+            await clock.advance("1 day")
+            assert len(told) == 3
+
+
+async def test_what_is_owed_already_is_not_touched_by_a_runtime_that_performs_no_errands(clock: VirtualClock) -> None:
+    told: list[str] = []
+
+    def down(alert: z0.Alert) -> None:
+        raise OSError("unreachable")
+
+    async with temporary_runtime(memory=True, clock=clock, actors=[Order], alerts=[down]) as runtime:
+        await runtime.workflows.create(Order, id="x")
+        await clock.advance("6 seconds")
+        await runtime.close()
+        looking = z0.Runtime(runtime.path, clock=clock, actors=[Order])
+        services(looking.node).performs_errands = False
+        async with looking:
+            await looking.workflows.get(Order, "x").send_event("paid")
+            await clock.advance("8 hours")
+            assert (await looking.workflows.get(Order, "x").status()).status == "complete"
+        async with z0.Runtime(
+            runtime.path, clock=clock, actors=[Order], alerts=[lambda alert: told.append(alert.name)]
+        ):
+            await clock.advance("1 hour")
+            assert told == ["charged"]
 
 
 async def crash_while_telling(point: Any, nth: int) -> bool:

@@ -2,7 +2,8 @@
 
 An entry *owes* errands ("owes" in its detail), in the transaction of whatever it tells. They run once that is durable,
 beside the body, and each ends with an entry "errand_done". One that fails is tried again, the later the longer it is
-owed, for as long as it takes; an instance that waits for that is not in memory.
+owed, for as long as it takes; an instance that waits for that is not in memory. A runtime that performs no errands
+(`Services.performs_errands`) leaves them owed, for the next one to do.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -56,7 +58,7 @@ def owed_by(workflow: Workflow, event: str, detail: dict[str, Any]) -> list[str]
     if event == "workflow_errored":
         if type(workflow).on_failure.__qualname__ != "Workflow.on_failure":
             owed.append("on_failure")
-        if workflow._services.on_failure is not None:
+        if workflow._services.on_failure is not None or not workflow._services.performs_errands:
             owed.append("tell_failure")
     return owed
 
@@ -74,6 +76,9 @@ class Errands:
         workflow = self._workflow
         owed = workflow.history.errands
         if not owed or workflow._z0_host.dead:
+            return
+        if not workflow._services.performs_errands:
+            self._be_reminded(min(entry.at for entry in owed.values()))
             return
         for key in owed:
             if key not in self._running:
@@ -104,14 +109,18 @@ class Errands:
         retention.ended(workflow)
 
     def _later(self, key: str, entry: Entry, error: BaseException) -> None:
-        workflow = self._workflow
-        now = workflow.clock.now_us()
-        at = datetime_of(now + min(max(now - entry.at, _SHORTEST), _LONGEST))
-        level = logging.ERROR if now - entry.at > _LONGEST else logging.WARNING
+        workflow, at = self._workflow, self._be_reminded(entry.at)
+        level = logging.ERROR if workflow.clock.now_us() - entry.at > _LONGEST else logging.WARNING
         log.log(level, "%s: %s failed, and is tried again at %s: %r", workflow.address, key, at, error)
-        set_at = workflow.storage.get_alarm(name=ALARM)
+
+    def _be_reminded(self, since: int) -> datetime:
+        """Set the alarm for what is owed since then; when that is to be tried."""
+        storage, now = self._workflow.storage, self._workflow.clock.now_us()
+        at = datetime_of(now + min(max(now - since, _SHORTEST), _LONGEST))
+        set_at = storage.get_alarm(name=ALARM)
         if set_at is None or set_at > at:
-            workflow.storage.set_alarm(at, name=ALARM)
+            storage.set_alarm(at, name=ALARM)
+        return at
 
 
 # What there is to do
