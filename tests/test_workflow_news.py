@@ -550,20 +550,20 @@ class Spans:
     listens = True
 
     def __init__(self) -> None:
-        self.spans: list[tuple[str, str, Any, str]] = []
+        self.spans: list[tuple[str, str | None, Any, str]] = []
         self.open: str | None = None
 
     def here(self) -> str | None:
         return self.open
 
     @contextmanager
-    def span(self, name: str, parent: str, attributes: dict[str, str | int]) -> Iterator[object]:
+    def span(self, name: str, parent: str | None, attributes: dict[str, str | int]) -> Iterator[object]:
         try:
             yield self
         except Exception as error:
-            self.spans.append((name, parent, attributes["z0.attempt"], type(error).__name__))
+            self.spans.append((name, parent, attributes.get("z0.attempt"), type(error).__name__))
             raise
-        self.spans.append((name, parent, attributes["z0.attempt"], "ok"))
+        self.spans.append((name, parent, attributes.get("z0.attempt"), "ok"))
 
 
 async def test_one_trace_of_an_instance_goes_on_across_suspensions_and_restarts(clock: VirtualClock) -> None:
@@ -586,8 +586,8 @@ async def test_one_trace_of_an_instance_goes_on_across_suspensions_and_restarts(
             await clock.advance("1 hour")
     by_name = {name: [span[1] for span in tracer.spans if span[0] == name] for name, *_ in tracer.spans}
     first, second = by_name["z0.workflow.Two.first"], by_name["z0.workflow.Two.second"]
-    assert sorted(first) == sorted(second)
-    assert len(set(first)) == 2
+    assert set(first) == set(second)
+    assert (len(first), len(second), len(set(first))) == (2, 2, 2)
     charges = [span for span in tracer.spans if span[0] == "z0.workflow.Order.charge"]
     assert [(parent, attempt, status) for _, parent, attempt, status in charges] == [
         (tracer.open, 1, "ValueError"),
@@ -595,12 +595,27 @@ async def test_one_trace_of_an_instance_goes_on_across_suspensions_and_restarts(
     ]
 
 
-async def test_spans_go_to_opentelemetry_with_status_and_attempt(clock: VirtualClock) -> None:
+def open_telemetry(ratio: float = 1.0) -> tuple[Any, Any]:
+    """A provider that samples so many traces, and what its spans are exported to."""
     sdk = pytest.importorskip("opentelemetry.sdk.trace")
     export = pytest.importorskip("opentelemetry.sdk.trace.export")
     memory = pytest.importorskip("opentelemetry.sdk.trace.export.in_memory_span_exporter")
-    provider, exporter = sdk.TracerProvider(), memory.InMemorySpanExporter()
+    sampling = pytest.importorskip("opentelemetry.sdk.trace.sampling")
+    provider, exporter = sdk.TracerProvider(sampling.ParentBasedTraceIdRatio(ratio)), memory.InMemorySpanExporter()
     provider.add_span_processor(export.SimpleSpanProcessor(exporter))
+    return provider, exporter
+
+
+def tree(exporter: Any) -> list[tuple[str, str | None, str]]:
+    """The spans in the order in which they ended: name, name of the one above, status."""
+    spans = exporter.get_finished_spans()
+    names = {span.context.span_id: span.name.removeprefix("z0.workflow.") for span in spans}
+    above = [None if span.parent is None else names[span.parent.span_id] for span in spans]
+    return [(names[s.context.span_id], up, s.status.status_code.name) for s, up in zip(spans, above, strict=True)]
+
+
+async def test_spans_go_to_opentelemetry_with_status_and_attempt(clock: VirtualClock) -> None:
+    provider, exporter = open_telemetry()
     tracer = OpenTelemetry(provider)
     async with temporary_runtime(memory=True, clock=clock, actors=[Order], alerts=[], tracer=tracer) as runtime:
         with provider.get_tracer("test").start_as_current_span("request") as request:
@@ -612,6 +627,100 @@ async def test_spans_go_to_opentelemetry_with_status_and_attempt(clock: VirtualC
         ("OK", 2),
     ]
     assert {span.context.trace_id for span in spans} == {request.get_span_context().trace_id}
+    assert len(exporter.get_finished_spans()) == 3
+
+
+class Steps(z0.Workflow):
+    """A step, a night and another step; two runs of that, or one."""
+
+    async def run(self, event: z0.Event[int], step: z0.Step) -> None:
+        await step.do("first", lambda: 1)
+        await step.sleep("night", "8 hours")
+        await step.do("second", lambda: 2)
+        if not event.payload:
+            await step.continue_as_new(1)
+
+
+@pytest.mark.parametrize("sampled", [True, False])
+@pytest.mark.parametrize("traced", ["from its creation", "from its night on"])
+async def test_the_sampler_decides_of_an_instance_that_was_created_outside_of_a_span(
+    sampled: bool, traced: str, clock: VirtualClock
+) -> None:
+    provider, exporter = open_telemetry(float(sampled))
+    late = traced != "from its creation"
+    async with temporary_runtime(memory=True, clock=clock, actors=[Steps], tracer=OpenTelemetry(provider)) as runtime:
+        if late:
+            services(runtime.node).tracer = None
+        await runtime.workflows.create(Steps, 0, id="x")
+        await clock.advance("1 hour")
+        await crash(runtime)
+        async with z0.Runtime(runtime.path, clock=clock, actors=[Steps], tracer=OpenTelemetry(provider)) as again:
+            await clock.advance("1 day")
+            assert await again.workflows.counts(Steps) == {"complete": 1}
+    steps = ["second", "first", "second"] if late else ["first", "second", "first", "second"]
+    assert tree(exporter) == ([("Steps", None, "OK"), *[(f"Steps.{name}", "Steps", "OK") for name in steps]] * sampled)
+    assert len({span.context.trace_id for span in exporter.get_finished_spans()}) == sampled
+
+
+async def test_a_fork_begins_a_trace_of_its_own(clock: VirtualClock) -> None:
+    provider, exporter = open_telemetry()
+    tracer = OpenTelemetry(provider)
+    async with temporary_runtime(memory=True, clock=clock, actors=[Steps], tracer=tracer) as runtime:
+        instance = await runtime.workflows.create(Steps, 1, id="x")
+        await clock.advance("9 hours")
+        exporter.clear()
+        await instance.fork("second", "y")
+        await clock.advance("1 hour")
+    assert tree(exporter) == [("Steps", None, "OK"), ("Steps.second", "Steps", "OK")]
+    assert [span.attributes["z0.instance"] for span in exporter.get_finished_spans()] == ["y", "y"]
+
+
+async def test_a_step_inside_another_is_a_part_of_its_span_and_a_sleep_ends_that_well(clock: VirtualClock) -> None:
+    provider, exporter = open_telemetry()
+
+    class Nested(z0.Workflow):
+        async def run(self, event: z0.Event[None], step: z0.Step) -> None:
+            await step.do("outer", self.outer)
+            await step.do("next", lambda: None)
+
+        async def outer(self, ctx: z0.StepContext) -> None:
+            await ctx.do("before", lambda: None)
+            await ctx.sleep("night", "8 hours")
+            with provider.get_tracer("test").start_as_current_span("own"):
+                await ctx.all([ctx.do("after", lambda: None)])
+
+    tracer = OpenTelemetry(provider)
+    async with temporary_runtime(memory=True, clock=clock, actors=[Nested], tracer=tracer) as runtime:
+        instance = await runtime.workflows.create(Nested, id="x")
+        await clock.advance("1 day")
+        await instance.result("1 second")
+    spans = tree(exporter)
+    assert spans[0] == ("Nested", None, "OK")
+    assert spans[1:] == [
+        ("Nested.before", "Nested.outer", "OK"),
+        ("Nested.outer", "Nested", "OK"),  # it sleeps, and leaves the memory
+        ("Nested.after", "own", "OK"),
+        ("own", "Nested.outer", "UNSET"),
+        ("Nested.outer", "Nested", "OK"),
+        ("Nested.next", "Nested", "OK"),
+    ]
+
+
+async def test_the_span_of_an_attempt_that_is_cut_off_ends_as_an_error(clock: VirtualClock) -> None:
+    provider, exporter = open_telemetry()
+
+    class Long(z0.Workflow):
+        async def run(self, event: z0.Event[None], step: z0.Step) -> None:
+            await step.do("terminated", lambda: self.clock.sleep("1 hour"))
+
+    tracer = OpenTelemetry(provider)
+    async with temporary_runtime(memory=True, clock=clock, actors=[Long], tracer=tracer) as runtime:
+        instance = await runtime.workflows.create(Long, id="x")
+        await clock.advance("1 minute")
+        await instance.terminate()
+        await clock.settle()
+    assert tree(exporter) == [("Long", None, "OK"), ("Long.terminated", "Long", "ERROR")]
+    assert "was cut off" in exporter.get_finished_spans()[-1].status.description
 
 
 async def test_numbers_are_published_by_workflow_and_event(clock: VirtualClock) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from . import journal, kin
+from . import journal, kin, tracing
 from .errors import InstanceExists, StepNotFound, WrongStatus
 from .fork import entries_before
 from .journal import Entry, Event
@@ -196,7 +196,8 @@ async def fork(workflow: Workflow, payload: bytes, groups: dict[str, Any], entri
     if workflow.history.created is not None:
         raise InstanceExists(workflow.address)
     origin = msgspec.to_builtins(Origin(forked=of))
-    workflow.note("workflow_queued", None, payload, version=workflow.version, origin=origin, **groups)
+    detail = {"origin": origin, **groups, **tracing.begun(workflow)}
+    workflow.note("workflow_queued", None, payload, version=workflow.version, **detail)
     seqs: dict[int, int] = {}
     for entry in entries:
         detail = dict(entry.detail)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Outcome = Literal["running", "complete", "failed"]
 EVENT_IDS_KEPT = 1_000
-_KEPT = ("origin", "groups", "priority", "trace", "schedule")  # of the first run's creation, by all that follow
+_KEPT = ("origin", "groups", "priority", "schedule")  # of the first run's creation, by all that follow
 
 
 class Child(msgspec.Struct, frozen=True):
@@ -153,6 +153,7 @@ def continued(history: History, version: int) -> dict[str, Any]:
         "event_ids": list(history.event_ids)[-EVENT_IDS_KEPT:],
         "orphans": [[msgspec.to_builtins(child), rollback] for child, rollback in history.orphans.items()],
         **{name: created.detail[name] for name in _KEPT if name in created.detail},
+        **({} if history.trace is None else {"trace": history.trace}),
     }
 
 
@@ -160,6 +161,7 @@ def _continued(history: History, entry: Entry) -> None:
     """A new run, with an empty history; what it has to know of those before is in the entry."""
     history.__init__()  # type: ignore[misc]  # what was owed is owed again by copies
     history.seq, history.run, history.started, history.created = entry.seq, entry.detail["run"], True, entry
+    history.trace = entry.detail.get("trace")
     history.event_ids = dict.fromkeys(entry.detail["event_ids"])
     history.orphans = {msgspec.convert(child, Child): rollback for child, rollback in entry.detail["orphans"]}
 

@@ -43,8 +43,11 @@ class Tracer(Protocol):
     def here(self) -> str | None:
         """The span that is open now, as W3C's `traceparent`; None: none is."""
 
-    def span(self, name: str, parent: str, attributes: dict[str, str | int]) -> AbstractContextManager[object]:
-        """A span of the trace of `parent` (a `traceparent`); leaving it by an exception makes its status an error."""
+    def span(self, name: str, parent: str | None, attributes: dict[str, str | int]) -> AbstractContextManager[object]:
+        """A span of the trace of `parent` (a `traceparent`); None: of a new one, whatever is open.
+
+        It is the open one until it is left; leaving it by an exception makes its status an error.
+        """
 
 
 class Figures:
