@@ -154,6 +154,21 @@ async def test_events_have_the_fields_that_cloudflare_names(clock: VirtualClock)
         assert events[-1]["type"] == "workflow_terminated"
 
 
+async def test_the_delay_of_a_retry_is_told_as_it_was_asked_for_although_time_passes_meanwhile() -> None:
+    class Ticking(VirtualClock):
+        def now_us(self) -> int:
+            self.jump(0.000_007)
+            return super().now_us()
+
+    clock = Ticking()
+    async with temporary_runtime(memory=True, clock=clock, actors=[Order], alerts=[]) as runtime:
+        order = await runtime.workflows.create(Order, id="x")
+        await clock.advance("1 minute")
+        await order.terminate()
+        delays = [event.retry_delay_ms async for event in order.events(types=["attempt_errored"])]
+    assert delays == [5_000]
+
+
 async def test_events_end_when_the_runtime_closes(clock: VirtualClock) -> None:
     async with temporary_runtime(memory=True, clock=clock, actors=[Order], alerts=[]) as runtime:
         order = await runtime.workflows.create(Order, id="x")
