@@ -1,4 +1,7 @@
-"""Alerts: what an instance wants people to know. A sink is any callable that takes an `Alert`; it may be async."""
+"""Alerts: what an instance wants people to know. A sink is any callable that takes an `Alert`; it may be async.
+
+All sinks are told at the same time. One that raises, or takes longer than a minute, is told again later.
+"""
 
 from __future__ import annotations
 
@@ -55,8 +58,18 @@ class LogAlerts:
         self._logger.error("alert %s from %s: %s", alert.name, where, _json(alert.data))
 
 
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """Where it leads, the alert would be asked for, and not posted."""
+
+    def redirect_request(self, *_: object) -> None:
+        return None
+
+
 class WebhookAlerts:
-    """Posts alerts as JSON. Anything but an answer below 300 is a failure, and posted again later."""
+    """Posts alerts as JSON. Anything but an answer below 300 is a failure, and posted again later.
+
+    That includes redirects, which are not followed: give the URL where the alerts are to go.
+    """
 
     def __init__(self, url: str, *, headers: Mapping[str, str] | None = None, timeout: Span = "10 seconds") -> None:
         """Raises ValueError for what is no URL of http or https."""
@@ -65,6 +78,7 @@ class WebhookAlerts:
         self._url = url
         self._headers = {"Content-Type": "application/json", **(headers or {})}
         self._seconds = seconds(timeout)
+        self._opener = urllib.request.build_opener(_NoRedirects)
 
     async def __call__(self, alert: Alert) -> None:
         """Post it."""
@@ -73,7 +87,7 @@ class WebhookAlerts:
     def _post(self, body: bytes) -> None:
         request = urllib.request.Request(self._url, body, self._headers)
         try:
-            with urllib.request.urlopen(request, timeout=self._seconds) as answer:
+            with self._opener.open(request, timeout=self._seconds) as answer:
                 answer.read(1)
         except urllib.error.HTTPError as error:
             error.close()

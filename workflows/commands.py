@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from . import journal, kin
+from . import journal, kin, tracing
 from .errands import reserve_slot
 from .errors import InstanceExists, StepNotFound, WrongStatus
 from .fork import entries_before
@@ -248,7 +248,8 @@ async def fork(workflow: Workflow, payload: bytes, groups: dict[str, Any], entri
         raise InstanceExists(workflow.address)
     origin = msgspec.to_builtins(Origin(forked=of))
     born = workflow._services.born(workflow.clock.now_us())
-    workflow.note("workflow_queued", None, payload, version=workflow.version, origin=origin, **groups, **born)
+    detail = {"origin": origin, **groups, **tracing.begun(workflow), **born}
+    workflow.note("workflow_queued", None, payload, version=workflow.version, **detail)
     seqs: dict[int, int] = {}
     for entry in entries:
         detail = dict(entry.detail)

@@ -2,14 +2,17 @@
 
 An entry *owes* errands ("owes" in its detail), in the transaction of whatever it tells. They run once that is durable,
 beside the body, and each ends with an entry "errand_done". One that fails is tried again, the later the longer it is
-owed, for as long as it takes; an instance that waits for that is not in memory.
+owed, for as long as it takes; an instance that waits for that is not in memory. A runtime that performs no errands
+(`Services.performs_errands`) leaves them owed, for the next one to do.
 """
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -19,6 +22,7 @@ from z0.actors import codec
 from z0.actors.clock import datetime_of
 from z0.actors.segments import gated
 
+from . import retention
 from .alerts import Alert, FailedInstance
 from .failure import Failure
 from .flow import queues, rules_of
@@ -57,7 +61,7 @@ def owed_by(workflow: Workflow, event: str, detail: dict[str, Any]) -> list[str]
     if event == "workflow_errored":
         if type(workflow).on_failure.__qualname__ != "Workflow.on_failure":
             owed.append("on_failure")
-        if workflow._services.on_failure is not None:
+        if workflow._services.on_failure is not None or not workflow._services.performs_errands:
             owed.append("tell_failure")
     return owed
 
@@ -75,6 +79,9 @@ class Errands:
         workflow = self._workflow
         owed = workflow.history.errands
         if not owed or workflow._z0_host.dead:
+            return
+        if not workflow._services.performs_errands:
+            self._be_reminded(min(entry.at for entry in owed.values()))
             return
         for key in owed:
             if key not in self._running:
@@ -95,22 +102,28 @@ class Errands:
             return
         try:
             await ERRANDS[key.partition("@")[0]](workflow, entry)
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
             if workflow._z0_host.dead:
                 raise
+            # The engine cancels nobody whose incarnation goes on, so a cancellation is a failure of theirs.
             self._later(key, entry, error)
             return
         workflow.note("errand_done", errand=key)
+        retention.ended(workflow)
 
-    def _later(self, key: str, entry: Entry, error: Exception) -> None:
-        workflow = self._workflow
-        now = workflow.clock.now_us()
-        at = datetime_of(now + min(max(now - entry.at, _SHORTEST), _LONGEST))
-        level = logging.ERROR if now - entry.at > _LONGEST else logging.WARNING
+    def _later(self, key: str, entry: Entry, error: BaseException) -> None:
+        workflow, at = self._workflow, self._be_reminded(entry.at)
+        level = logging.ERROR if workflow.clock.now_us() - entry.at > _LONGEST else logging.WARNING
         log.log(level, "%s: %s failed, and is tried again at %s: %r", workflow.address, key, at, error)
-        set_at = workflow.storage.get_alarm(name=ALARM)
+
+    def _be_reminded(self, since: int) -> datetime:
+        """Set the alarm for what is owed since then; when that is to be tried."""
+        storage, now = self._workflow.storage, self._workflow.clock.now_us()
+        at = datetime_of(now + min(max(now - since, _SHORTEST), _LONGEST))
+        set_at = storage.get_alarm(name=ALARM)
         if set_at is None or set_at > at:
-            workflow.storage.set_alarm(at, name=ALARM)
+            storage.set_alarm(at, name=ALARM)
+        return at
 
 
 # What there is to do
@@ -132,7 +145,7 @@ async def _alert(workflow: Workflow, entry: Entry) -> None:
         tenant=host.address.tenant,
         timestamp=datetime_of(entry.at),
     )
-    await services(host.node).alert(alert)
+    await services(host.node).alert(alert, host.node.clock)
 
 
 def _failed(workflow: Workflow, entry: Entry) -> InstanceStatus:

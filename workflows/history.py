@@ -81,6 +81,8 @@ class History:
         self.created: Entry | None = None
         self.run = 1
         """Which run this is: restarting begins another."""
+        self.trace: str | None = None
+        """What the spans of its steps are children of, as W3C's `traceparent`."""
         self.started = False
         self.end: Entry | None = None
         self.failed: Entry | None = None
@@ -279,7 +281,11 @@ ENDS: dict[str, Status] = {
 
 
 def _queued(history: History, entry: Entry) -> None:
-    history.created = entry
+    history.created, history.trace = entry, entry.detail.get("trace")
+
+
+def _trace_begun(history: History, entry: Entry) -> None:
+    history.trace = entry.detail["trace"]
 
 
 def _started(history: History, entry: Entry) -> None:
@@ -349,6 +355,7 @@ _FOLDS: dict[str, Callable[[History, Entry], None]] = {
     "workflow_abandoned": _abandoned,
     "workflow_retried": _retried,
     "workflow_running": _goes_on,
+    "trace_begun": _trace_begun,
     **OUTCOMES,
     **LIFECYCLE,
 }

@@ -36,6 +36,7 @@ Event = Literal[
     "workflow_resumed",
     "workflow_restarted",
     "workflow_continued",
+    "trace_begun",
     "step_started",
     "step_completed",
     "step_errored",

@@ -19,7 +19,7 @@ Outcome = Literal["running", "complete", "failed"]
 EVENT_IDS_KEPT = 1_000
 TERMINATED = "z0:Terminated"
 """Says in the place of an error's type that a rollback was ended by somebody."""
-_KEPT = ("origin", "groups", "priority", "trace", "schedule", "born")  # of the first run's creation, by all that follow
+_KEPT = ("origin", "groups", "priority", "schedule", "born")  # of the first run's creation, by all that follow
 
 
 class Child(msgspec.Struct, frozen=True):
@@ -165,6 +165,7 @@ def continued(history: History, version: int) -> dict[str, Any]:
         "event_ids": list(history.event_ids)[-EVENT_IDS_KEPT:],
         "orphans": [[msgspec.to_builtins(child), rollback] for child, rollback in history.orphans.items()],
         **{name: created.detail[name] for name in _KEPT if name in created.detail},
+        **({} if history.trace is None else {"trace": history.trace}),
     }
 
 
@@ -172,6 +173,7 @@ def _continued(history: History, entry: Entry) -> None:
     """A new run, with an empty history; what it has to know of those before is in the entry."""
     history.__init__()  # type: ignore[misc]  # what was owed is owed again by copies
     history.seq, history.run, history.started, history.created = entry.seq, entry.detail["run"], True, entry
+    history.trace = entry.detail.get("trace")
     history.event_ids = dict.fromkeys(entry.detail["event_ids"])
     history.orphans = {msgspec.convert(child, Child): rollback for child, rollback in entry.detail["orphans"]}
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
-from . import journal
+from . import journal, tracing
 from .errors import InstanceExists
 from .event import check_type
 from .journal import Entry, redacted
@@ -25,8 +25,10 @@ async def create(workflow: Workflow, payload: bytes, detail: dict[str, Any]) -> 
         if key is not None and key == detail.get("origin", {}).get("key"):
             return
         raise InstanceExists(workflow.address)
-    born = workflow._services.born(workflow.clock.now_us())
-    workflow.note("workflow_queued", None, payload, version=workflow.version, **detail, **born)
+    detail |= workflow._services.born(workflow.clock.now_us())
+    if "trace" not in detail:
+        detail |= tracing.begun(workflow)
+    workflow.note("workflow_queued", None, payload, version=workflow.version, **detail)
     workflow.rested = False
     if not workflow.history.limited:
         workflow.begin()

@@ -136,7 +136,7 @@ class Expander:
         if entry.attempt is not None:
             fields["attempt"] = entry.attempt
         if entry.event.endswith("attempt_errored"):
-            fields["retry_delay_ms"] = (detail["retry_at"] - entry.at) // 1_000
+            fields["retry_delay_ms"] = round((detail["retry_at"] - entry.at) / 1_000)  # made some microseconds later
         elif entry.step is not None and not entry.event.endswith("_started"):
             fields["duration_ms"] = (entry.at - self._since.get(entry.step, entry.at)) // 1_000
         if entry.event in ("workflow_queued", "workflow_continued"):

@@ -1,4 +1,7 @@
-"""How long finished instances are kept. Each sets an alarm for it at its end, so nobody ever looks through them all."""
+"""How long finished instances are kept. Each sets an alarm for it at its end, so nobody ever looks through them all.
+
+One that still owes something (see `errands`) is kept until that is done, for only its journal knows of it.
+"""
 
 from __future__ import annotations
 
@@ -51,20 +54,20 @@ def over_at(workflow: Workflow) -> int | None:
 
 
 def ended(workflow: Workflow) -> None:
-    """The instance has ended, in the open segment."""
+    """The instance has ended, or done the last that it owed, in the open segment."""
     at = over_at(workflow)
-    if at is not None:
+    if at is not None and not workflow.history.errands:
         workflow.storage.set_alarm(datetime_of(at), name=ALARM)
 
 
 def due(workflow: Workflow) -> None:
     """The time may have come: remove the instance, unless it goes on again or the class keeps it longer by now."""
     at, host = over_at(workflow), workflow._z0_host
-    if at is not None and at <= workflow.clock.now_us():
-        workflow.storage.set_alarm(_AGAIN, name=ALARM)  # should it not come to that now
-        host.node.spawn(_remove(host.node, host.kind, host.address))
-    elif at is not None:
-        workflow.storage.set_alarm(datetime_of(at), name=ALARM)
+    if at is None or at > workflow.clock.now_us() or workflow.history.errands:
+        ended(workflow)
+        return
+    workflow.storage.set_alarm(_AGAIN, name=ALARM)  # should it not come to that now
+    host.node.spawn(_remove(host.node, host.kind, host.address))
 
 
 async def _remove(node: Node, kind: Kind, address: Address) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
+from z0.actors.clock import Clock
 from z0.actors.metrics import Histogram
+from z0.actors.within import within
 
 from .alerts import Alert, AlertSink, FailedInstance, LogAlerts
 
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
     from .workflow import Workflow
 
 log = logging.getLogger("z0.workflows")
+_SINK_SECONDS = 60  # that one alert may take
+
 ENTRIES = "entries"
 """The news of an instance that its journal has grown (see `Followers`)."""
 
@@ -38,8 +43,11 @@ class Tracer(Protocol):
     def here(self) -> str | None:
         """The span that is open now, as W3C's `traceparent`; None: none is."""
 
-    def span(self, name: str, parent: str, attributes: dict[str, str | int]) -> AbstractContextManager[object]:
-        """A span of the trace of `parent` (a `traceparent`); leaving it by an exception makes its status an error."""
+    def span(self, name: str, parent: str | None, attributes: dict[str, str | int]) -> AbstractContextManager[object]:
+        """A span of the trace of `parent` (a `traceparent`); None: of a new one, whatever is open.
+
+        It is the open one until it is left; leaving it by an exception makes its status an error.
+        """
 
 
 class Figures:
@@ -59,6 +67,9 @@ class Services:
         """With alerts to the log, and nobody else to tell."""
         self.alerts: Sequence[AlertSink] = (LogAlerts(),)
         self.on_failure: FailureHook | None = None
+        self.performs_errands = True
+        """Else they are left to the next runtime: for one that only looks in, whose sinks and hooks are not the owner's
+        (set it before the runtime opens)."""
         self.tracer: Tracer | None = None
         self.replace: Replace | None = None
         """For tests: what to call in the place of a step's callback (z0.mocks)."""
@@ -102,19 +113,22 @@ class Services:
             else:
                 host.turn.settled().add_done_callback(lambda _: followers.tell(host.address, ENTRIES))
 
-    async def alert(self, alert: Alert) -> None:
-        """Tell every sink, whatever becomes of the others. Raises the error of the first that failed."""
-        failed: Exception | None = None
-        for sink in self.alerts:
-            try:
-                told = sink(alert)
-                if told is not None:
-                    await told
-            except Exception as error:
-                failed = failed or error
-        self.figures.alerts[alert.workflow, "failed" if failed else "sent"] += 1
+    async def alert(self, alert: Alert, clock: Clock) -> None:
+        """Tell every sink, whatever becomes of the others. Raises the error of the first that failed.
+
+        One that ends as cancelled, or takes longer than a minute, has failed as well.
+        """
+        told = await asyncio.gather(*(_tell(sink, alert, clock) for sink in self.alerts), return_exceptions=True)
+        failed = next((each for each in told if each is not None), None)
+        self.figures.alerts[alert.workflow, "sent" if failed is None else "failed"] += 1
         if failed is not None:
             raise failed
+
+
+async def _tell(sink: AlertSink, alert: Alert, clock: Clock) -> None:
+    told = sink(alert)
+    if told is not None:
+        await within(clock, _SINK_SECONDS, told, f"alert sink {sink!r} took more than {_SINK_SECONDS} s")
 
 
 def services(node: Node) -> Services:

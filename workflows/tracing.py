@@ -1,7 +1,8 @@
 """Spans of steps: one trace for each instance, across all suspensions and restarts.
 
-The trace is that of whoever created the instance, kept in the journal; else it is made of the instance's address and
-the time of its creation, so that every process finds the same.
+The trace is that of whoever created the instance; else it begins with a span of the instance's own, which ends at once,
+for the instance may take months. Either is kept in the journal, with what the sampler has decided. A step that stands
+in another is a part of that one's span.
 """
 
 from __future__ import annotations
@@ -9,8 +10,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from contextvars import ContextVar
 from hashlib import blake2b
+from types import TracebackType
 from typing import TYPE_CHECKING
+
+from .errors import StepInterrupted
+from .keys import is_below
 
 if TYPE_CHECKING:
     from .run import Run
@@ -19,13 +25,18 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("z0.workflows")
 _NONE = nullcontext()
+_AROUND: ContextVar[str] = ContextVar("z0_workflow_span", default="")
+"""The instance and the step whose attempt has begun a span last; steps that stand in it end before it does."""
 
 
-class _Guarded:
-    """A span whose tracer may fail: that is logged, and is no business of the step's."""
+class _Attempt:
+    """The span of an attempt. Its tracer may fail: that is logged, and is no business of the step's."""
 
-    def __init__(self, make: Callable[[], AbstractContextManager[object]]) -> None:
+    def __init__(
+        self, make: Callable[[], AbstractContextManager[object]], left: Callable[[], Exception | None]
+    ) -> None:
         self._make = make
+        self._left = left
         self._span: AbstractContextManager[object] | None = None
 
     def __enter__(self) -> None:
@@ -36,14 +47,18 @@ class _Guarded:
         except Exception as error:
             log.warning("a span could not be begun: %r", error)
 
-    def __exit__(self, *raised: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         if self._span is None:
             return
+        if error is not None and not isinstance(error, Exception):
+            error = self._left()
         try:
-            self._span.__exit__(*raised)  # type: ignore[arg-type]
-        except Exception as error:
-            if error is not raised[1]:
-                log.warning("a span could not be ended: %r", error)
+            self._span.__exit__(None if error is None else type(error), error, traceback)
+        except Exception as caught:
+            if caught is not error:
+                log.warning("a span could not be ended: %r", caught)
 
 
 def trace_here(tracer: Tracer | None) -> str | None:
@@ -64,15 +79,29 @@ def is_traced(tracer: Tracer | None) -> bool:
         return False
 
 
-def trace_of(workflow: Workflow) -> str:
-    """What the spans of the instance are children of, as W3C's `traceparent`."""
-    created, address = workflow.history.created, workflow._z0_host.address
-    assert created is not None
-    kept = created.detail.get("trace")
-    if isinstance(kept, str):
-        return kept
-    digest = blake2b("\0".join((*address, str(created.at))).encode(), digest_size=24).hexdigest()
-    return f"00-{digest[:32]}-{digest[32:]}-01"
+def begun(workflow: Workflow) -> dict[str, str]:
+    """What the journal is to know of the trace that begins with the instance; nothing when nobody traces."""
+    tracer = workflow._services.tracer
+    if tracer is None or not is_traced(tracer):
+        return {}
+    trace = None
+    try:
+        with tracer.span(f"z0.workflow.{workflow._z0_host.address.namespace}", None, _whose(workflow)):
+            trace = tracer.here()
+    except Exception as error:
+        log.warning("a trace could not be begun: %r", error)
+    return {"trace": trace or _made_up(workflow)}
+
+
+def _made_up(workflow: Workflow) -> str:
+    """A trace for a tracer that cannot tell which one it has begun."""
+    digest = blake2b("\0".join((*workflow._z0_host.address, str(workflow.clock.now_us()))).encode(), digest_size=24)
+    return f"00-{digest.hexdigest()[:32]}-{digest.hexdigest()[32:]}-01"
+
+
+def _whose(workflow: Workflow) -> dict[str, str | int]:
+    address = workflow._z0_host.address
+    return {"z0.tenant": address.tenant, "z0.workflow": address.namespace, "z0.instance": address.name}
 
 
 def span_of(run: Run, key: str, name: str, attempt: int) -> AbstractContextManager[object]:
@@ -81,14 +110,21 @@ def span_of(run: Run, key: str, name: str, attempt: int) -> AbstractContextManag
     tracer = workflow._services.tracer
     if tracer is None or not run.traced:
         return _NONE
-    address = workflow._z0_host.address
-    attributes: dict[str, str | int] = {
-        "z0.tenant": address.tenant,
-        "z0.workflow": address.namespace,
-        "z0.instance": address.name,
-        "z0.run": workflow.history.run,
-        "z0.step": key,
-        "z0.attempt": attempt,
-    }
-    name = f"z0.workflow.{address.namespace}.{name}"
-    return _Guarded(lambda: tracer.span(name, trace_of(workflow), attributes))
+    address, history = workflow._z0_host.address, workflow.history
+    if history.trace is None and (trace := begun(workflow)):  # it was created by a process that did not trace
+        workflow.note("trace_begun", trace=trace["trace"])
+    place = f"{address} {key}"
+    parent = (trace_here(tracer) if is_below(place, _AROUND.get()) else None) or history.trace
+    _AROUND.set(place)
+    attributes = {**_whose(workflow), "z0.run": history.run, "z0.step": key, "z0.attempt": attempt}
+    return _Attempt(
+        lambda: tracer.span(f"z0.workflow.{address.namespace}.{name}", parent, attributes),
+        lambda: None if _is_put_off(run, key) else StepInterrupted(name, attempt),
+    )
+
+
+def _is_put_off(run: Run, key: str) -> bool:
+    """Whether an attempt that is left was waiting, and will be gone on with."""
+    history = run.history
+    waits = any(each.key in history.open for each in history.below(key))
+    return history.end is None and (waits or run.cut_off or history.paused)

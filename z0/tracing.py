@@ -33,17 +33,23 @@ class OpenTelemetry:
         return f"00-{context.trace_id:032x}-{context.span_id:016x}-{int(context.trace_flags):02x}"
 
     @contextmanager
-    def span(self, name: str, parent: str, attributes: dict[str, str | int]) -> Iterator[object]:
-        """A span of the trace of `parent`; its status is ok, or an error when it is left by an exception."""
+    def span(self, name: str, parent: str | None, attributes: dict[str, str | int]) -> Iterator[object]:
+        """A span of the trace of `parent`, or of a new one; its status is ok, or an error when an exception leaves it.
+
+        Whether it is recorded the provider's sampler decides, which sees in `parent` what it has decided before.
+        """
         api = self._api
-        _, trace, span, flags = parent.split("-")
-        context = api.SpanContext(
-            int(trace, 16), int(span, 16), is_remote=True, trace_flags=api.TraceFlags(int(flags, 16))
-        )
-        above = api.set_span_in_context(api.NonRecordingSpan(context))
+        above = api.set_span_in_context(api.INVALID_SPAN if parent is None else self._remote(parent))
         with self._tracer.start_as_current_span(name, context=above, attributes=attributes) as opened:
             yield opened
             opened.set_status(api.StatusCode.OK)
+
+    def _remote(self, parent: str) -> Any:
+        _, trace, span, flags = parent.split("-")
+        flagged = self._api.TraceFlags(int(flags, 16))
+        return self._api.NonRecordingSpan(
+            self._api.SpanContext(int(trace, 16), int(span, 16), is_remote=True, trace_flags=flagged)
+        )
 
 
 def installed() -> OpenTelemetry | None:
