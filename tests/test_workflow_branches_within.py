@@ -13,6 +13,7 @@ import z0
 from tests.proofs import Proof
 from tests.workflow_world import Account, amounts, crash_at_every_commit, outcome, said
 from z0.testing import VirtualClock, crash, fault, replay, temporary_runtime
+from z0.workflows.run import Run
 
 
 class Nested(z0.Workflow):
@@ -134,3 +135,42 @@ async def test_a_crash_between_a_failure_and_what_all_makes_of_it_is_no_change_o
             assert status.error.text == "ValueError: bad"
             assert status.rollback is not None
             assert len(status.rollback.undone) == 3
+
+
+class Beside(z0.Workflow):
+    """A race is won while another branch is in the middle of a step with steps of its own."""
+
+    async def run(self, event: z0.Event[None], step: z0.Step) -> Any:
+        async def nested(context: z0.StepContext) -> None:
+            await context.do("inner", lambda: None)
+            await context.sleep("9 days")
+
+        async def wins() -> Any:
+            await step.sleep("1 minute")
+            return await step.do("win", lambda: "won")
+
+        return await step.race([wins(), step.do("around", nested)])
+
+
+@pytest.mark.parametrize("nth", [1, 2, 3])
+async def test_nothing_is_judged_while_another_branch_is_still_on_its_way_through_the_journal(
+    tmp_path: Path, clock: VirtualClock, nth: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with z0.Runtime(tmp_path, actors=[Beside], clock=clock) as runtime:
+        await runtime.workflows.create(Beside, id="one")
+        await clock.advance("59 seconds")
+        with fault(runtime, "crash-after-commit", actor=runtime.get(Beside, "one"), nth=nth) as set_:
+            await clock.advance("30 seconds")
+        assert set_.hits
+        await crash(runtime)
+    durable = Run.durable
+
+    async def slow(run: Run) -> None:
+        for _ in range(30):  # as long as a commit may take
+            await asyncio.sleep(0)
+        await durable(run)
+
+    monkeypatch.setattr(Run, "durable", slow)
+    async with z0.Runtime(tmp_path, actors=[Beside], clock=clock) as runtime:
+        await clock.advance("1 minute")
+        assert await runtime.workflows.get(Beside, "one").result("1 second") == "won"

@@ -342,3 +342,22 @@ async def test_a_wait_in_vain_that_the_step_around_it_has_dealt_with_is_not_made
     world = World("bad")
     assert await retried(Dealt, world, clock) == "bad"
     assert world.ran == {"remind": 1, "bad": 2}
+
+
+async def test_a_step_that_was_given_up_with_the_step_around_it_keeps_what_it_has_behind_it(
+    clock: VirtualClock,
+) -> None:
+    class Around(Base):
+        async def run(self, event: z0.Event[None], step: z0.Step) -> Any:
+            async def inner(context: z0.StepContext) -> Any:
+                await context.do("once", self.work("once"))
+                return await self.late(context, "slow", 5)
+
+            async def outer(context: z0.StepContext) -> Any:
+                return list(await asyncio.gather(context.do("inner", inner), self.late(context, "bad", 1)))
+
+            return await step.do("outer", outer)
+
+    world = World("bad")
+    assert await retried(Around, world, clock) == ["slow", "bad"]
+    assert world.ran == {"once": 1, "slow": 1, "bad": 2}

@@ -56,7 +56,10 @@ def _forget_unfinished(history: History, key: str) -> None:
     for inner in history.below(key):
         if not inner.done:
             orphan(history, [inner.key], rollback=False)
-            history.forget(inner)
+            if inner.kind == "do" and any(each.done for each in history.below(inner.key)):
+                history.shut(inner)  # should what is around it be retried, it goes on behind these
+            else:
+                history.forget(inner)
 
 
 def _failed(history: History, entry: Entry) -> Record:

@@ -311,6 +311,9 @@ class Run(Answers):
         ours = {*self._parked.values(), *(future for _, future in self._held)}
         task = self.body or self.task
         found = None if task is None else is_stuck(task, ours)
+        if found and self._held and self.owed:  # what a branch is held for may be asked for by others
+            others = {is_stuck(task, ours) for task in self._gating.others()}
+            found = False if False in others else None if None in others else True
         if found is None and self.host.node.draining:  # the next process may see
             self.cut_off = found = True
         return found
