@@ -19,6 +19,7 @@ from z0.actors import codec
 from z0.actors.clock import datetime_of
 from z0.actors.segments import gated
 
+from . import put_off
 from .alerts import Alert, FailedInstance
 from .failure import Failure
 from .history import ENDS
@@ -71,7 +72,7 @@ class Errands:
         """Begin what is owed and not under way. Part of a segment, or between segments."""
         workflow = self._workflow
         owed = workflow.history.errands
-        if not owed or workflow._z0_host.dead:
+        if not owed or workflow._z0_host.dead or put_off.errands(workflow):
             return
         for key in owed:
             if key not in self._running:

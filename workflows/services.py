@@ -62,6 +62,8 @@ class Services:
         self.tracer: Tracer | None = None
         self.replace: Replace | None = None
         """For tests: what to call in the place of a step's callback (z0.mocks)."""
+        self.performs_errands = True
+        """Whether alerts, hooks and words to kin leave from here; else they stay owed, to the next runtime."""
         self.figures = Figures()
 
     def noted(self, host: Host, entry: Entry) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from z0.actors.errors import ActorFileError
+from z0.importing import imported
 from z0.inspect import moment
 from z0.runtime import Runtime
 from z0.workflows import blobs, journal
@@ -41,26 +40,9 @@ async def replay(file: str | Path, cls: type[Workflow], *, env: Any = None) -> R
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def imported(name: str) -> Any:
-    """What "module:path" names, imported from the working directory too. Raises what importing raises."""
-    module, _, path = name.partition(":")
-    if "" not in sys.path:
-        sys.path.insert(0, "")
-    found: Any = importlib.import_module(module)
-    for part in path.split("."):
-        found = getattr(found, part)
-    return found
-
-
 def class_of(name: str) -> type[Workflow]:
     """The class of "module:Class", imported from the working directory too. Raises ValueError."""
-    module, _, path = name.partition(":")
-    if not (module and path):
-        raise ValueError(f"{name!r} is no class; write module:Class")
-    try:
-        found = imported(name)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"{name!r} cannot be imported: {error}") from error
+    found = imported(name)
     if not (isinstance(found, type) and issubclass(found, Workflow)):
         raise ValueError(f"{name!r} is no subclass of z0.Workflow")
     return found
