@@ -36,3 +36,12 @@ def told(error: BaseException) -> str:
         return text
     lines = [each for each in traceback.extract_tb(error.__traceback__) if not each.filename.startswith(HERE)]
     return f"{text} ({lines[-1].filename}, line {lines[-1].lineno})" if lines else text
+
+
+def made(name: str) -> Any:
+    """What the function of that name returns. Raises ValueError, also for what the function raises."""
+    function = imported(name)
+    try:
+        return function()
+    except Exception as error:
+        raise ValueError(f"{name!r} gives nothing: {told(error)}") from error
