@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from cyclopts import App, Parameter
@@ -97,9 +97,9 @@ def show(path: AnyPath, instance: Which = None, /, *, tenant: Tenant = DEFAULT_T
         terminal.row(table, "waits for", wait)
     if status.error is not None:
         terminal.row(table, "failed at", status.step)
-        terminal.row(table, "error", status.error.text)
+        terminal.row(table, "error", terminal.whole(status.error.text))
     if status.output is not None:
-        terminal.row(table, "output", terminal.json_text(status.output))
+        terminal.row(table, "output", terminal.whole(terminal.json_text(status.output, indent=True)))
     terminal.row(table, "journal", f"{found.entries:,} entries, {found.path}")
     terminal.console().print(table)
     steps = terminal.table("", "step", "kind", "status", "attempts", "begun (UTC)", "seconds", numbers=("", "seconds"))
@@ -177,7 +177,7 @@ def step(
     tenant: Tenant = DEFAULT_TENANT,
     json: Json = False,
 ) -> int:
-    """Show one step: its result, and each attempt with its error.
+    """Show one step: its result, and each attempt with its error, whole.
 
     Example: z0 workflows step var/z0 Billing/inv-2026-11-acme "create invoice"
     """
@@ -192,13 +192,29 @@ def step(
     table.show_header = False
     terminal.row(table, "step", f"{found.key}, the {found.position}. that was begun")
     terminal.row(table, "status", found.status)
-    if found.output is not None:
-        terminal.row(table, "output", terminal.json_text(found.output))
     for each in found.attempts:
-        error = "succeeded" if each.error is None else text_of(each.error["type"], each.error["message"])
+        error = "succeeded" if each.error is None else _text(each.error)
         again = "" if each.retry_at is None else f", again at {terminal.time(us_of(each.retry_at))}"
-        terminal.row(table, f"attempt {each.attempt}", f"{terminal.time(us_of(each.ended))} {error}{again}")
-    if found.error is not None and found.error.get("traceback"):
-        terminal.row(table, "traceback", found.error["traceback"])
+        said = f"{terminal.time(us_of(each.ended))} {error}{again}"
+        terminal.row(table, f"attempt {each.attempt}", terminal.whole(said))
+    last = found.attempts[-1].error if found.attempts else None
+    if found.error is not None and found.error != last:
+        terminal.row(table, "error", terminal.whole(_text(found.error)))
     terminal.console().print(table)
+    for each in found.attempts:
+        _print_traceback(f"attempt {each.attempt}", each.error)
+    if found.error != last:
+        _print_traceback("the step", found.error)
+    if found.output is not None:
+        sys.stdout.write(f"\nresult:\n{terminal.json_text(found.output, indent=True)}\n")
     return OK
+
+
+def _text(error: dict[str, Any]) -> str:
+    return text_of(error["type"], error["message"])
+
+
+def _print_traceback(of: str, error: dict[str, Any] | None) -> None:
+    """Below the table, as Python prints it: it is read, and copied, line by line."""
+    if error is not None and error.get("traceback"):
+        sys.stdout.write(f"\n{of} failed:\n{terminal.lines(error['traceback']).rstrip()}\n")
