@@ -9,13 +9,14 @@ import shutil
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 import z0
 from z0.cli import main
 from z0.testing import VirtualClock
+from z0.workflows.history import Status
 
 CODE = "tests.test_workflow_commands:Bill"
 
@@ -91,6 +92,16 @@ def test_instances_are_listed_with_their_statuses(data: Data, capsys: pytest.Cap
     assert document(capsys, "ls", data, "--limit", "1")["more"] is True
     assert "sleeps" in output(capsys, "ls", data, "--prefix", "s")
     assert "no such data directory" in output(capsys, "ls", data / "none", code=2)
+
+
+def test_a_status_that_there_is_not_is_answered_with_those_that_there_are(
+    data: Data, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = "".join(
+        each for each in output(capsys, "ls", data, "--status", "bogus", code=2) if each.isalpha() or each == "_"
+    )
+    assert all(status in told for status in get_args(Status))
+    assert output(capsys, "ls", data, "--limit", "-1", code=2)
 
 
 def test_one_instance_is_shown_with_what_it_waits_for_or_why_it_failed(

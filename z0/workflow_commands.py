@@ -11,10 +11,12 @@ from typing import Annotated, Any
 
 import msgspec
 from cyclopts import App, Parameter
+from cyclopts.validators import Number
 
 from z0 import inspect, terminal, workflow_changes, workflow_files
 from z0.actors.clock import us_of
 from z0.actors.names import DEFAULT_TENANT
+from z0.workflows import history
 from z0.workflows.failure import text_of
 from z0.workflows.journal import Entry
 from z0.workflows.public import Expander, StepInfo, step_named
@@ -26,9 +28,9 @@ DataDir = Annotated[Path, Parameter(help="A data directory; its owner may be run
 AnyPath = Annotated[Path, Parameter(help="A data directory, or one instance's file, live or copied.")]
 Which = Annotated[str | None, Parameter(help="WORKFLOW/ID of an instance in the data directory.")]
 Class = Annotated[str | None, Parameter(name="--class", help="Only instances of this workflow.")]
-Status = Annotated[str | None, Parameter(help="Only instances of this status.")]
+Status = Annotated[history.Status | None, Parameter(help="Only instances of this status.")]
 Prefix = Annotated[str, Parameter(help="Only ids that begin so.")]
-Limit = Annotated[int, Parameter(help="At most so many; 0: all.")]
+Limit = Annotated[int, Parameter(validator=Number(gte=0), help="At most so many; 0: all.")]
 Tenant = Annotated[str, Parameter(help="Whose instance, in a data directory.")]
 AnyTenant = Annotated[str | None, Parameter(help="Only instances of this tenant.")]
 Events = Annotated[bool, Parameter(negative="", help="The public events instead of the journal's rows.")]
