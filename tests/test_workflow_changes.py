@@ -20,6 +20,7 @@ HERE = f"{__name__}:opened"
 
 did: list[str] = []
 """What bodies and the outside have done."""
+going_on = asyncio.Event()
 
 
 class Service:
@@ -49,10 +50,19 @@ class Order(z0.Workflow):
         if event.payload == "naps":
             await step.sleep("nap", "1 ms")
             await step.do("after", lambda: did.append(f"awake {self.id}"))
+        if event.payload == "slow":
+            await step.do("slow", going_on.wait)
+            await step.do("after", lambda: 1)
+        if event.payload == "beside":
+            await asyncio.gather(step.sleep("night", "8 hours"), self.two(step))
         if event.payload == "sleeps":
             await step.sleep("night", "8 hours")
         await step.wait_for_event("end", type="end")
         return "ended"
+
+    async def two(self, step: z0.Step) -> None:
+        await step.do("slow", going_on.wait)
+        await step.do("after", lambda: 1)
 
 
 class Parent(z0.Workflow):
@@ -272,6 +282,51 @@ def test_the_children_of_what_was_terminated_hear_of_it_in_the_next_runtime(
     command(capsys, "terminate", "Parent/p")
     assert events("p-child")[-1] == "wait_started"
     assert next_runtime() == {"p": "terminated", "p-child": "terminated"}
+
+
+def test_the_list_and_what_is_shown_of_one_instance_agree_when_the_owner_has_stopped(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async def work(runtime: z0.Runtime, time: VirtualClock) -> None:
+        for payload in ("slow", "beside", "waits", "sleeps", "paused"):
+            await runtime.workflows.create(Order, payload, id=payload)
+        await time.settle()
+        await runtime.workflows.get(Order, "paused").pause()
+        going_on.set()
+
+    going_on.clear()
+    prepare(work)
+    shown = {id: json.loads(command(capsys, "show", f"Order/{id}", "--json", how=())) for id in ("slow", "beside")}
+    shown |= {id: json.loads(command(capsys, "show", f"Order/{id}", "--json", how=())) for id in ("waits", "sleeps")}
+    listed = json.loads(command(capsys, "ls", "--json", how=()))["instances"]
+    assert {each["id"]: each["status"] for each in listed} == {
+        "slow": "running",
+        "beside": "running",
+        "waits": "waiting",
+        "sleeps": "waiting",
+        "paused": "paused",
+    }
+    assert {id: each["status"]["status"] for id, each in shown.items()} == {
+        "slow": "running",
+        "beside": "running",
+        "waits": "waiting",
+        "sleeps": "waiting",
+    }
+
+
+def test_of_instances_in_memory_the_list_says_when_they_wake(capsys: pytest.CaptureFixture[str]) -> None:
+    async def run() -> None:
+        time = clock()
+        async with z0.Runtime("data", actors=CLASSES, env=Service(), clock=time) as runtime:
+            await runtime.workflows.create(Order, "sleeps", id="sleeps")
+            await runtime.get(z0.Entity, "no instance").verify()
+            await time.settle()
+            due = time.now() + timedelta(hours=8)
+            (listed,) = json.loads(await asyncio.to_thread(command, capsys, "ls", "--json", how=()))["instances"]
+            assert (listed["id"], listed["status"]) == ("sleeps", "waiting")
+            assert abs(listed["next_alarm"] / 1e6 - due.timestamp()) < 1
+
+    asyncio.run(run())
 
 
 def test_a_pause_and_a_word_that_was_refused_have_nobody_go_on(capsys: pytest.CaptureFixture[str]) -> None:
