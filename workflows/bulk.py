@@ -14,6 +14,7 @@ from z0.actors.clock import datetime_of
 from z0.actors.errors import Z0Error
 from z0.actors.roster import Listed, Roster
 
+from . import permitted
 from .errors import InstanceExists, InstanceNotFound, WrongStatus
 from .history import Status
 
@@ -158,11 +159,13 @@ async def done(
         try:
             why = ""
             if error is not None or dry_run:
-                failure = (await instance.status()).error
-                why = "" if failure is None else failure.text
+                status = await instance.status()
+                why = "" if status.error is None else status.error.text
                 if error is not None and error not in why:
                     return
-            if not dry_run:
+            if dry_run:
+                permitted.check(repr(instance), verb, status)
+            else:
                 await getattr(instance, verb)(**arguments)
             results[id] = BulkResult(id=id, done=True, message=why)
         except (InstanceNotFound, WrongStatus) as caught:
