@@ -87,6 +87,16 @@ def test_a_body_that_waits_for_something_else_than_steps_is_given_up(
     assert main(["replay", file, f"{HERE}:Waiting", "--timeout", "bogus"]) == ERROR
 
 
+def test_a_directory_in_the_place_of_a_file_and_a_file_in_that_of_a_directory_are_called_so(
+    file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["replay", "data", f"{HERE}:Bill"]) == ERROR
+    assert "is a directory" in capsys.readouterr().err
+    for words in (["ls", file], ["workflows", "ls", file]):
+        assert main(words) == ERROR
+        assert "is a file" in capsys.readouterr().err
+
+
 def test_a_body_is_given_the_env_that_is_named(file: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["replay", file, f"{HERE}:Bill", "--env", f"{HERE}:service"]) == FITS
     assert main(["replay", file, f"{HERE}:Bill"]) == 1

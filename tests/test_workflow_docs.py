@@ -22,6 +22,13 @@ def test_the_program_runs_as_it_is_printed(tmp_path: Path) -> None:
     assert (ran.returncode, ran.stdout) == (0, "250 paid by card\n"), ran.stderr
 
 
+def test_programs_that_are_printed_can_be_imported_by_commands_without_being_run() -> None:
+    for page in (PAGE, (ROOT / "README.md").read_text()):
+        programs = [each for each in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "asyncio.run(" in each]
+        assert programs
+        assert all('\nif __name__ == "__main__":\n    asyncio.run(' in each for each in programs)
+
+
 def test_every_name_that_the_page_uses_exists() -> None:
     assert [name for name in re.findall(r"`step\.(\w+)", PAGE) if not hasattr(z0.Step, name)] == []
     assert [name for name in re.findall(r"`ctx\.(\w+)", PAGE) if not hasattr(z0.StepContext, name)] in ([], ["attempt"])

@@ -14,7 +14,7 @@ from z0.actors.catalog_schema import KNOWN_STATUS
 from z0.actors.errors import ActorFileError
 from z0.actors.names import Address
 from z0.actors.reader import Reader
-from z0.inspect import moment
+from z0.inspect import check_directory, moment
 from z0.workflows import blobs
 from z0.workflows.history import History
 from z0.workflows.journal import ENTRIES, Entry, entries
@@ -63,8 +63,7 @@ def instances(
     prefix: str = "",
 ) -> Iterator[Summary]:
     """The instances in a data directory, by tenant, workflow and id. Of those in memory each file is asked."""
-    if not data.is_dir():
-        raise ActorFileError(str(data), "no such data directory")
+    check_directory(data)
     with Reader(data / CATALOG_FILE) as reader:
         if not reader.rows("SELECT 1 FROM pragma_table_info('actors') WHERE name = 'status'"):
             raise ActorFileError(str(data / CATALOG_FILE), "has no statuses yet; open it once with this z0")
