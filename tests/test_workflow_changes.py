@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 import z0
 from z0.cli import main
 from z0.testing import VirtualClock, crash
+from z0.workflows.services import services
 
 CODE = ("--actors", f"{__name__}:Order", "--actors", f"{__name__}:Parent", "--actors", f"{__name__}:Queued")
 HERE = f"{__name__}:opened"
@@ -78,6 +80,12 @@ class Queued(z0.Workflow):
         return "ended"
 
 
+class Collected(z0.Workflow):
+    debounce = z0.Debounce(wait="1 second")
+
+    async def run(self, event: z0.Event[Any], step: z0.Step) -> None: ...
+
+
 CLASSES = (Order, Parent, Queued)
 
 
@@ -88,6 +96,12 @@ def opened() -> z0.Runtime:
 
 async def opened_later() -> z0.Runtime:
     return opened()
+
+
+@asynccontextmanager
+async def opened_within() -> AsyncIterator[z0.Runtime]:
+    yield opened()
+    did.append("service closed")
 
 
 def of_another_directory() -> z0.Runtime:
@@ -226,6 +240,11 @@ def test_with_the_runtime_of_the_program_a_retry_that_is_waited_for_has_its_env_
     did.clear()
     command(capsys, "create", "Order", "--id", "tells", "--payload", '"tells"', "--wait", "0.2 seconds", how=mine)
     assert did == ["body of tells", "alert tells"]
+    did.clear()
+    assert "is complete" in command(capsys, "create", "Queued", "--id", "q", "--wait", "5 seconds", how=mine)
+    within = ("--runtime", f"{HERE}_within")
+    assert "is paused" in command(capsys, "pause", "Order/tells", how=within)
+    assert did == ["body of q", "service closed"]
 
 
 def test_an_instance_that_is_waited_for_sleeps_and_wakes(capsys: pytest.CaptureFixture[str]) -> None:
@@ -282,6 +301,48 @@ def test_the_children_of_what_was_terminated_hear_of_it_in_the_next_runtime(
     command(capsys, "terminate", "Parent/p")
     assert events("p-child")[-1] == "wait_started"
     assert next_runtime() == {"p": "terminated", "p-child": "terminated"}
+
+
+@pytest.mark.parametrize("killed", [False, True])
+async def test_what_a_command_has_written_is_gone_on_with_also_when_the_command_is_killed_then(killed: bool) -> None:
+    time = clock()
+    options: dict[str, Any] = {"actors": CLASSES, "env": Service(), "clock": time}
+    async with z0.Runtime("data", **options) as runtime:
+        await runtime.workflows.create(Parent, id="p")
+        await runtime.workflows.create(Order, "waits", id="undone")
+        Service.broken = True
+        await runtime.workflows.create(Order, "posts", id="failed")
+        await time.advance(20)
+        Service.broken = False
+    visit = z0.Runtime("data", **options)
+    visit.node.only = frozenset()
+    services(visit.node).performs_errands = False
+    async with visit:
+        await visit.workflows.get(Parent, "p").terminate()
+        await visit.workflows.get(Order, "undone").terminate(rollback=True)
+        await visit.workflows.get(Order, "failed").retry()
+        await visit.workflows.create(Order, "posts", id="new")
+        await visit.workflows.create(Queued, id="queued")
+        await time.advance(1)
+        assert len(visit.node.hosts) == 5
+        if killed:
+            await crash(visit)
+    async with z0.Runtime("data", **options) as runtime:
+        await time.advance(1)
+        found = [info for cls in CLASSES for info in await runtime.workflows.list(cls)]
+        assert {info.id: info.status for info in found} == {
+            "p": "terminated", "p-child": "terminated", "undone": "terminated", "failed": "waiting", "new": "waiting",
+            "queued": "complete",
+        }  # fmt: skip
+
+
+def test_what_is_debounced_is_told_to_come_later(capsys: pytest.CaptureFixture[str]) -> None:
+    prepare(lambda runtime, time: time.settle())
+    how = ("--actors", f"{__name__}:Collected")
+    assert (
+        command(capsys, "create", "Collected", how=how) == "one will be created when its runtime runs next (debounce)\n"
+    )
+    assert command(capsys, "create", "Collected", "--json", how=how) == "null\n"
 
 
 def test_the_list_and_what_is_shown_of_one_instance_agree_when_the_owner_has_stopped(

@@ -107,11 +107,11 @@ async def _create(inside: Steps, record: Record, cls: type[Workflow], payload: A
 def see_to(workflow: Workflow) -> None:
     """Tell whom there is something to tell."""
     host = workflow._z0_host
-    awaited = is_due(workflow) and not workflow.telling and not host.dead and not host.node.draining
-    if awaited and not put_off.errands(workflow):
-        workflow.telling = True
+    if is_due(workflow) and not workflow.telling and not host.dead and not host.node.draining:
         host.alarms.hold()
-        workflow.wait_until(_tell_all(workflow))
+        if not put_off.errands(workflow):
+            workflow.telling = True
+            workflow.wait_until(_tell_all(workflow))
 
 
 def is_due(workflow: Workflow) -> bool:

@@ -12,6 +12,7 @@ import asyncio
 import inspect
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -177,13 +178,20 @@ def _change(data: Path, instance: str, how: How, change: Change) -> int:
 
 
 async def _changed(data: Path, workflow: str, id: str | None, how: How, change: Change) -> int:
-    runtime = await _runtime(data, how)
+    async with AsyncExitStack() as around:
+        return await _changed_in(await _runtime(around, data, how), workflow, id, how, change)
+
+
+async def _changed_in(runtime: Runtime, workflow: str, id: str | None, how: How, change: Change) -> int:
     found: Instance[Workflow] = runtime.tenant(how.tenant).workflows.get(workflow, id or random_id(runtime.node))
     address = Address(how.tenant, runtime.node.kind(found.cls).namespace, found.id)
     runtime.node.limits = msgspec.structs.replace(runtime.node.limits, idle_seconds=_NEVER)
     runtime.node.only = frozenset() if how.wait is None else frozenset({address})
     async with runtime:
         await change(runtime, found)
+        if not runtime.node.knows(address):
+            sys.stdout.write("null\n" if how.json else f"one will be created {_LATER} (debounce)\n")
+            return OK
         status = await (found.status() if how.wait is None else _waited(found, how.wait))
     if how.json:
         terminal.print_json(status)
@@ -193,8 +201,8 @@ async def _changed(data: Path, workflow: str, id: str | None, how: How, change: 
     return FAILED if status.status == "errored" else OK
 
 
-async def _runtime(data: Path, how: How) -> Runtime:
-    """The runtime of the command, not opened."""
+async def _runtime(around: AsyncExitStack, data: Path, how: How) -> Runtime:
+    """The runtime of the command, not opened, with what the program has around it."""
     if how.runtime is None:
         classes = [_class(name) for name in how.actors or ()]
         made = Runtime(data, actors=classes)
@@ -205,6 +213,8 @@ async def _runtime(data: Path, how: How) -> Runtime:
         runtime = function()
         if inspect.isawaitable(runtime):
             runtime = await runtime
+        if isinstance(runtime, AbstractAsyncContextManager) and not isinstance(runtime, Runtime):
+            runtime = await around.enter_async_context(runtime)
     except Exception as error:
         raise ActorFileError(option, f"gives no runtime: {told(error)}") from error
     if not isinstance(runtime, Runtime) or runtime.node.is_open:
