@@ -159,12 +159,12 @@ async def done(
         try:
             why = ""
             if error is not None or dry_run:
-                status = await instance.status()
-                why = "" if status.error is None else status.error.text
+                failure = (await instance.status()).error
+                why = "" if failure is None else failure.text
                 if error is not None and error not in why:
                     return
             if dry_run:
-                permitted.check(repr(instance), verb, status)
+                permitted.check(repr(instance), verb, await instance.status())
             else:
                 await getattr(instance, verb)(**arguments)
             results[id] = BulkResult(id=id, done=True, message=why)
