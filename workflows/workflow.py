@@ -76,7 +76,7 @@ class Workflow(Bounded):
         self._run: Run | None = None
         self._former: set[asyncio.Task[Any]] = set()
         self._alarm_us: int | None = self._z0_host.alarms.due
-        self.telling = False
+        self.telling = self.put_off = False
         self.tell_delay = 0.0
         self.tell_at: int | None = None
         self.history = History()
@@ -85,7 +85,6 @@ class Workflow(Bounded):
         self.rested = meta.get("rests") == self.history.seq
         self.cut_off = self.history.started and not self.rested
         self._left_as = meta.get("status")
-        self.put_off = False
         self._errands = Errands(self)
         self._services = services(self._z0_host.node)
 
