@@ -83,6 +83,7 @@ class Node:
         self.followers = Followers()
         self.calls = 0  # messages that wrote nothing
         self.draining = False
+        self.only: frozenset[Address] | None = None  # who may go on by themselves, when not everybody may
         self.attentive = False  # somebody waits for an actor to rest
         self.room = Room(self, limits.open_files_max())
         self.rest = Rest(self)
@@ -210,6 +211,10 @@ class Node:
     def knows(self, address: Address) -> bool:
         """Whether there is such an actor, in memory or not: a message to another one would make it."""
         return address in self.hosts or address in self.closing or self.catalog.has(address)
+
+    def lively(self, address: Address) -> bool:
+        """Whether the actor may do by itself what no message asks for."""
+        return self.only is None or address in self.only
 
     def touch(self, host: Host) -> None:
         """Note that an actor was used in this tick."""

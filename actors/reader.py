@@ -19,7 +19,8 @@ class Reader:
     def __init__(self, path: Path, vfs: str | None = None) -> None:
         """Open `path`. Raises ActorFileError when it is missing or no SQLite database, StorageFailed."""
         if not path.is_file():
-            raise ActorFileError(str(path), "no such file")
+            what = "is a directory, and not one actor's file" if path.is_dir() else "no such file"
+            raise ActorFileError(str(path), what)
         # A copied file needs no -shm; a live one has a -wal that must not be ignored.
         alone = not path.with_name(f"{path.name}-wal").exists()
         uri = f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if alone else ''}"

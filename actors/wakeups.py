@@ -61,7 +61,7 @@ class Wakeups:
     def expect(self, host: Host) -> None:
         """Note when an actor in memory is due."""
         due = host.alarms.due
-        if due is not None and not host.alarms.runs.busy:
+        if due is not None and not host.alarms.runs.busy and self._node.lively(host.address):
             if len(self._expected) >= self._expected_most:
                 self._forget_stale()
             heapq.heappush(self._expected, (due, next(self._order), ref(host)))
@@ -171,7 +171,7 @@ class Wakeups:
 
     def _later(self, kind: Kind, address: Address, due: int | None = None) -> None:
         """Open the actor once more, the later the more often that has failed; the first time when it is due already."""
-        if self._node.draining or address in self._retries:
+        if self._node.draining or address in self._retries or not self._node.lively(address):
             return
         failures = self._failures[address] = self._failures.get(address, 0) + 1
         delay = retry_seconds(failures, self._node.clock.random)
@@ -206,7 +206,12 @@ class Wakeups:
     # Actors that are not in memory
 
     def look(self, *, unclean: bool = False) -> None:
-        """Ask the catalogue for actors that are due, and (`unclean`) for those that were never closed."""
+        """Ask the catalogue for actors that are due, and (`unclean`) for those that were never closed.
+
+        Nobody, when only some may go on by themselves: these are in memory, and expected.
+        """
+        if self._node.only is not None:
+            return
         self._unclean |= unclean
         self._look_again = True
         if self._looking is None and not self._node.draining:

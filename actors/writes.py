@@ -124,7 +124,7 @@ class Writes:
             raise self._explain(error) from error
         self.log.append((sql, bindings))
 
-    def put_off(self, sql: str, bindings: Sequence[Value]) -> None:
+    def write_late(self, sql: str, bindings: Sequence[Value]) -> None:
         """As `write`, for what nothing but a failing storage can refuse: it is run with the commit, if that is near.
 
         Beside threads that commit, a statement costs the event loop several times what it does alone.
@@ -133,7 +133,7 @@ class Writes:
             self.write(sql, bindings)
             return
         if self.wrote != self.segment:
-            self.first(put_off=True)
+            self.first(late=True)
         assert self.pending is not None
         self.pending.append((sql, bindings))
         self.log.append((sql, bindings))
@@ -210,13 +210,13 @@ class Writes:
         rows = self.rows(sql, *bindings)
         return rows[0] if rows else None
 
-    def first(self, confirmed: bool = True, put_off: bool = False) -> None:
-        """Make ready for the first write of a segment. `put_off`: the transaction need not begin yet."""
+    def first(self, confirmed: bool = True, late: bool = False) -> None:
+        """Make ready for the first write of a segment. `late`: the transaction need not begin yet."""
         host = self._host
         self._unconfirmed = self.unconfirmed
         try:
             if not self.active:
-                if put_off:
+                if late:
                     self.pending = []
                     self.database = Pending(self)  # type: ignore[assignment]
                 else:

@@ -6,15 +6,17 @@ import asyncio
 import json
 import os
 import shutil
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 import z0
 from z0.cli import main
 from z0.testing import VirtualClock
+from z0.workflows.history import Status
 
 CODE = "tests.test_workflow_commands:Bill"
 
@@ -22,10 +24,19 @@ CODE = "tests.test_workflow_commands:Bill"
 class Bill(z0.Workflow):
     async def run(self, event: z0.Event[Any], step: z0.Step) -> str:
         invoice = await step.do("create invoice", lambda: {"no": 7})
+        if event.payload == "verbose":
+            raise ValueError(f"{'word ' * 200}\nsecond line")
+        if event.payload == "patient":
+            await step.do("long", lambda: {"text": "long " * 200})
+            with suppress(RuntimeError):
+                await step.do("caused", self.caused, retries=z0.Retries(limit=0))
         await step.do("send", self.send, retries=z0.Retries(limit=1, delay="1 ms"))
         await step.sleep("grace", "30 days" if event.payload == "patient" else "1 ms")
         paid = await step.wait_for_event("payment", type="invoice.paid")
         return f"{invoice['no']} {paid.payload}"
+
+    def caused(self) -> None:
+        raise RuntimeError("it has a cause") from ValueError("the cause")
 
     def send(self) -> None:
         if "BROKEN" in os.environ:
@@ -45,6 +56,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Data:
         async with z0.Runtime("data", actors=[Bill], clock=clock) as runtime:
             await runtime.workflows.create(Bill, "patient", id="sleeps")
             await runtime.workflows.create(Bill, id="waits")
+            await runtime.tenant("t2").workflows.create(Bill, "verbose", id="verbose")
             await clock.advance("1 second")
             os.environ["BROKEN"] = "yes"
             await runtime.workflows.create(Bill, id="failed")
@@ -73,12 +85,23 @@ def test_instances_are_listed_with_their_statuses(data: Data, capsys: pytest.Cap
         ("default", "sleeps", "waiting"),
         ("default", "waits", "waiting"),
         ("t1", "theirs", "errored"),
+        ("t2", "verbose", "errored"),
     ]
     only = document(capsys, "ls", data, "--status", "errored", "--tenant", "t1", "--class", "Bill")
     assert [each["id"] for each in only["instances"]] == ["theirs"]
     assert document(capsys, "ls", data, "--limit", "1")["more"] is True
     assert "sleeps" in output(capsys, "ls", data, "--prefix", "s")
     assert "no such data directory" in output(capsys, "ls", data / "none", code=2)
+
+
+def test_a_status_that_there_is_not_is_answered_with_those_that_there_are(
+    data: Data, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = "".join(
+        each for each in output(capsys, "ls", data, "--status", "bogus", code=2) if each.isalpha() or each == "_"
+    )
+    assert all(status in told for status in get_args(Status))
+    assert output(capsys, "ls", data, "--limit", "-1", code=2)
 
 
 def test_one_instance_is_shown_with_what_it_waits_for_or_why_it_failed(
@@ -114,6 +137,25 @@ def test_one_copied_file_is_enough_to_read(data: Data, tmp_path: Path, capsys: p
     assert "step_completed" in output(capsys, "journal", copy)
     assert "has no step 'refund'" in output(capsys, "step", copy, "refund", code=2)
     assert copy.read_bytes() and not copy.with_name("copy.sqlite-wal").exists()  # noqa: PT018
+
+
+def test_a_step_is_shown_whole_with_the_traceback_of_each_attempt_line_by_line(
+    data: Data, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = output(capsys, "step", data, "Bill/failed", "send")
+    assert text.count("Traceback (most recent call last):\n") == 2
+    assert "\nattempt 2 failed:\nTraceback" in text
+    assert text.count("\nConnectionError: no route\\x1b[31m to host\n") == 2
+    text = output(capsys, "step", data, "Bill/sleeps", "long")
+    assert f'"text": "{"long " * 200}"' in text
+    assert "it has a cause" in output(capsys, "step", data, "Bill/sleeps", "caused")
+
+
+def test_an_error_is_shown_whole(data: Data, capsys: pytest.CaptureFixture[str]) -> None:
+    text = output(capsys, "show", data, "Bill/verbose", "--tenant", "t2")
+    assert text.count("word") == 200
+    assert "second line" in text
+    assert "\\n" not in text
 
 
 def test_a_file_that_is_no_instance_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

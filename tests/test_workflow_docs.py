@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import z0
+from z0 import workflow_commands
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "workflows.md").read_text()
@@ -20,6 +21,20 @@ def test_the_program_runs_as_it_is_printed(tmp_path: Path) -> None:
         [sys.executable, "billing.py"], cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
     )
     assert (ran.returncode, ran.stdout) == (0, "250 paid by card\n"), ran.stderr
+
+
+def test_programs_that_are_printed_can_be_imported_by_commands_without_being_run() -> None:
+    for page in (PAGE, (ROOT / "README.md").read_text()):
+        programs = [each for each in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "asyncio.run(" in each]
+        assert programs
+        assert all('\nif __name__ == "__main__":\n    asyncio.run(' in each for each in programs)
+
+
+def test_the_commands_that_the_page_names_are_those_that_there_are() -> None:
+    part = PAGE.partition("### From a shell")[2].partition("Such a command")[0]
+    named = set(re.findall(r"`(?:z0 workflows )?([a-z][a-z-]*)`", part))
+    there = {each for each in workflow_commands.app if not each.startswith("-")}
+    assert named - {"fork"} == there
 
 
 def test_every_name_that_the_page_uses_exists() -> None:

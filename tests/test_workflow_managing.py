@@ -13,6 +13,7 @@ import pytest
 import z0
 from z0.actors.files import Files
 from z0.testing import VirtualClock, crash, fault, temporary_runtime
+from z0.workflows.bulk import VERBS, Verb
 
 
 class Sleepy(z0.Workflow):
@@ -464,3 +465,38 @@ async def test_instances_of_tenants_are_apart(clock: VirtualClock) -> None:
         assert await runtime.workflows.counts(Sleepy) == {"waiting": 1}
         await runtime.tenant("t1").workflows.get(Sleepy, "x").delete()
         assert await runtime.workflows.counts(Sleepy) == {"waiting": 1}
+
+
+STATES = ("waiting", "paused", "complete", "errored", "rolled-back", "terminated", "abandoned")
+
+
+class Undone(Sleepy):
+    async def run(self, event: z0.Event[Any], step: z0.Step) -> Any:
+        await step.do("reserve", lambda: 1, rollback=lambda: None)
+        raise ValueError("no money")
+
+
+async def in_all_states(workflows: z0.Workflows, clock: VirtualClock) -> list[tuple[type[Sleepy], str]]:
+    payloads = {"errored": "fail", "abandoned": "fail", "complete": "done"}
+    found: list[tuple[type[Sleepy], str]] = []
+    for id in STATES:
+        cls = Undone if id == "rolled-back" else Sleepy
+        await workflows.create(cls, payloads.get(id, "sleep"), id=id)
+        found.append((cls, id))
+    await clock.advance("1 minute")
+    await workflows.get(Sleepy, "paused").pause()
+    await workflows.get(Sleepy, "terminated").terminate()
+    await workflows.get(Sleepy, "abandoned").abandon("by hand")
+    return found
+
+
+@pytest.mark.parametrize("verb", VERBS)
+async def test_a_dry_run_promises_what_is_done_then_and_nothing_else(clock: VirtualClock, verb: Verb) -> None:
+    arguments: dict[str, Any] = {"reason": "by hand"} if verb == "abandon" else {}
+    async with temporary_runtime(memory=True, clock=clock, actors=[Sleepy, Undone]) as runtime:
+        for cls, id in await in_all_states(runtime.workflows, clock):
+            before = await runtime.workflows.get(cls, id).journal()
+            (dry,) = await runtime.workflows.bulk(cls, verb, [id], dry_run=True, **arguments)
+            assert await runtime.workflows.get(cls, id).journal() == before
+            (real,) = await runtime.workflows.bulk(cls, verb, [id], **arguments)
+            assert (id, dry.done) == (id, real.done), (dry.message, real.message)

@@ -16,6 +16,7 @@ from z0.actors.clock import datetime_of
 from z0.actors.errors import ActorFileError, RuntimeClosed, Z0Error
 from z0.actors.roster import Listed, Roster
 
+from . import permitted
 from .errors import InstanceExists, InstanceNotFound
 from .history import Status
 from .instance import Instance
@@ -180,7 +181,9 @@ async def done(
                 why = "" if failure is None else failure.text
                 if error is not None and error not in why:
                     return
-            if not dry_run:
+            if dry_run:
+                permitted.check(repr(instance), verb, await instance.status())
+            else:
                 await getattr(instance, verb)(**arguments)
             results[id] = BulkResult(id=id, done=True, message=why)
         except RuntimeClosed:

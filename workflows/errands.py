@@ -22,7 +22,7 @@ from z0.actors import codec
 from z0.actors.clock import datetime_of
 from z0.actors.segments import gated
 
-from . import retention
+from . import put_off, retention
 from .alerts import Alert, FailedInstance
 from .failure import Failure
 from .flow import queues, rules_of
@@ -80,7 +80,7 @@ class Errands:
         owed = workflow.history.errands
         if not owed or workflow._z0_host.dead:
             return
-        if not workflow._services.performs_errands:
+        if put_off.errands(workflow):
             self._be_reminded(min(entry.at for entry in owed.values()))
             return
         for key in owed:

@@ -140,5 +140,5 @@ def _entry(
 def write(writes: Writes, entry: Entry, *, alone: bool = False) -> None:
     """Add a row, as a part of the open segment; or `alone`: as a turn by itself, durable on return."""
     detail = _json(entry.detail).decode() if entry.detail else None
-    add = writes.write_alone if alone else writes.put_off
+    add = writes.write_alone if alone else writes.write_late
     add(_INSERT, (*astuple(entry)[:8], detail))

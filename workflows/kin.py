@@ -19,6 +19,7 @@ from z0.actors.errors import InvalidName
 from z0.actors.names import Address
 from z0.actors.segments import gated
 
+from . import put_off
 from .errors import InstanceFailed, InstanceNotFound, NonDeterminismError, Suspended, WrongStatus
 from .failure import failure_of
 from .lifecycle import Child, Origin, Parent
@@ -126,9 +127,10 @@ def see_to(workflow: Workflow) -> None:
     """Tell whom there is something to tell."""
     host = workflow._z0_host
     if is_due(workflow) and not workflow.telling and not host.dead and not host.node.draining:
-        workflow.telling = True
         host.alarms.hold()
-        workflow.wait_until(_tell_all(workflow))
+        if not put_off.errands(workflow):
+            workflow.telling = True
+            workflow.wait_until(_tell_all(workflow))
 
 
 def is_due(workflow: Workflow) -> bool:

@@ -44,11 +44,17 @@ async def start(workflow: Workflow, ticket: int) -> bool:
     return workflow.history.started and workflow.history.end is None
 
 
+def rests(workflow: Workflow) -> bool:
+    """Whether nothing of it can go on by itself, here or in the next process."""
+    run = workflow._run
+    return not workflow.put_off if run is None else run.rests and not run.cut_off
+
+
 async def status(workflow: Workflow) -> InstanceStatus:
     """How the instance is. Raises InstanceNotFound."""
     workflow.check_exists()
     history = workflow.history
-    found = status_of(workflow.name, history, workflow._run is None or workflow._run.rests)
+    found = status_of(workflow.name, history, rests(workflow))
     return replace(found, warnings=warnings_of(history, workflow.steps_max, workflow.execution_max))
 
 

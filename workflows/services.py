@@ -67,12 +67,12 @@ class Services:
         """With alerts to the log, and nobody else to tell."""
         self.alerts: Sequence[AlertSink] = (LogAlerts(),)
         self.on_failure: FailureHook | None = None
-        self.performs_errands = True
-        """Else they are left to the next runtime: for one that only looks in, whose sinks and hooks are not the owner's
-        (set it before the runtime opens)."""
         self.tracer: Tracer | None = None
         self.replace: Replace | None = None
         """For tests: what to call in the place of a step's callback (z0.mocks)."""
+        self.performs_errands = True
+        """Whether alerts, hooks and words to kin leave from here; else they stay owed, to the next runtime: for one that
+        only looks in, whose sinks and hooks are not the owner's. Set it before the runtime opens."""
         self.figures = Figures()
         self._unordered: set[str] = set()
         self._born = 0

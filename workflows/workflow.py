@@ -15,7 +15,7 @@ from z0.actors.errors import message_of, presentable
 from z0.actors.handlers import HOOKS
 from z0.ledger.schema import ENTITY_SCHEMA
 
-from . import commands, deadlines, divergence, errands, journal, kin, messages, retention, saga
+from . import commands, deadlines, divergence, errands, journal, kin, messages, put_off, retention, saga
 from .bounds import Bounded
 from .errands import Errands
 from .errors import Continued, InstanceNotFound, Suspended, WrongStatus
@@ -83,7 +83,7 @@ class Workflow(Bounded):
         """A deadline that had passed was given to it since."""
         self.reaction: asyncio.Future[None] | None = None
         """Done when the body has reacted."""
-        self.telling = False
+        self.telling = self.put_off = False
         self.tell_delay = 0.0
         self.tell_at: int | None = None
         self.history = History()
@@ -128,13 +128,13 @@ class Workflow(Bounded):
     def _z0_close(self) -> None:
         run, status = self._run, self._z0_status()
         if self.history.end is None and self.history.started:
-            if run is None or (run.rests and not run.cut_off):
+            if not self.put_off and (run is None or (run.rests and not run.cut_off)):
                 if self.history.diverged is not None and self._z0_host.node.draining:
                     self.storage.set_alarm(self.clock.now())  # the next process may have the code that fits
                 self._z0_host.writes.write(_SET_RESTS, (self.history.seq,))
             else:  # the next process is to go on at once
                 self.storage.set_alarm(self.clock.now())
-        if self.telling:
+        if self.telling or self.put_off:
             self.storage.set_alarm(self.clock.now())
         if run is not None:
             run.close()
@@ -161,7 +161,7 @@ class Workflow(Bounded):
     def go_on(self) -> None:
         """Have the body run, if it does not yet and may."""
         host = self._z0_host
-        if self._run is None and self._is_runnable and not host.dead:
+        if self._run is None and self._is_runnable and not host.dead and not put_off.body(self):
             self.stirred_us = self.clock.now_us()
             self.set_alarm()  # it may have run before a crash, by a clock that was ahead of today's
             self._run = Run(self)
@@ -380,7 +380,7 @@ class Workflow(Bounded):
     @property
     def status(self) -> str:
         """How it is, in a word."""
-        return self.history.status(self._run is None or self._run.rests)
+        return self.history.status(messages.rests(self))
 
     def check_exists(self) -> None:
         """Raises InstanceNotFound when it was never created."""

@@ -117,6 +117,14 @@ class Details(msgspec.Struct, frozen=True, kw_only=True):
     snapshots: list[Snapshot]
 
 
+def check_directory(data: Path) -> None:
+    """Raises ActorFileError when there is no directory to list."""
+    if data.is_file():
+        raise ActorFileError(str(data), "is a file, and what is listed is a data directory; `show` takes files too")
+    if not data.is_dir():
+        raise ActorFileError(str(data), "no such data directory")
+
+
 def actors(
     data: Path,
     *,
@@ -126,8 +134,7 @@ def actors(
     limit: int | None = None,
 ) -> list[Summary]:
     """The actors that the catalogue lists, by tenant, namespace and name."""
-    if not data.is_dir():
-        raise ActorFileError(str(data), "no such data directory")
+    check_directory(data)
     with Reader(data / CATALOG_FILE) as reader:
         most = -1 if limit is None else limit
         columns = _columns(reader, "actors")
@@ -274,8 +281,7 @@ def wakeups(
     data: Path, *, tenant: str | None = None, namespace: str | None = None, limit: int | None = None
 ) -> list[Wakeup]:
     """The actors that will wake by themselves, those in memory first, then by time; as the catalogue knows them."""
-    if not data.is_dir():
-        raise ActorFileError(str(data), "no such data directory")
+    check_directory(data)
     with Reader(data / CATALOG_FILE) as reader:
         most = -1 if limit is None else limit
         active = "active" if "active" in _columns(reader, "actors") else "0"

@@ -11,6 +11,7 @@ from cyclopts import Parameter
 
 from z0 import terminal
 from z0.actors.errors import Z0Error
+from z0.importing import made
 from z0.replay import class_of
 from z0.replay import replay as replay_file
 
@@ -22,6 +23,8 @@ def replay(
     workflow: Annotated[str, Parameter(help="Its class, as module:Class.")],
     /,
     *,
+    env: Annotated[str | None, Parameter(help="MODULE:FUNCTION that returns what the body has as self.env.")] = None,
+    timeout: Annotated[str, Parameter(help="For a body that waits for something that is no step.")] = "30 seconds",
     json: Annotated[bool, Parameter(help="Print JSON.", negative="")] = False,
 ) -> int:
     """Run today's code against an instance's journal, executing nothing. Exit code 0: it fits, 1: not, 2: an error.
@@ -29,7 +32,8 @@ def replay(
     Example: z0 replay copied/inv-7.sqlite billing:Billing
     """
     try:
-        found = asyncio.run(replay_file(file, class_of(workflow)))
+        cls, given = class_of(workflow), None if env is None else made(env)
+        found = asyncio.run(replay_file(file, cls, env=given, limit=timeout))
     except (ValueError, Z0Error) as error:
         sys.stderr.write(f"z0: {terminal.printable(error)}\n")
         return ERROR

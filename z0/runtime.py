@@ -175,7 +175,7 @@ class Runtime(Tenant):
         except (DatabaseFailure, OSError) as error:
             raise StorageFailed(str(self.path), str(error)) from error
         try:
-            for cls in list(self.node.kinds):
+            for cls in [] if self.node.only is not None else list(self.node.kinds):
                 if issubclass(cls, Workflow):
                     await declare(self.node, cls, self.id)
         except BaseException:

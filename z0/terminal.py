@@ -23,6 +23,16 @@ def printable(value: object) -> str:
     return _ODD.sub(lambda match: _escaped(match[0]) if _unsafe(match[0]) else match[0], str(value))
 
 
+def lines(text: str) -> str:
+    """Text of several lines, each of them printable."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def whole(text: str) -> Text:
+    """A cell that is not cut, and may have several lines."""
+    return Text(lines(text))
+
+
 def json_text(value: object, *, indent: bool = False) -> str:
     """JSON on one line, or indented; what a terminal would obey is escaped inside its strings."""
     text = msgspec.json.encode(value, enc_hook=repr)
@@ -69,11 +79,13 @@ def table(*columns: str, numbers: Sequence[str] = ()) -> Table:
 
 
 def row(table: Table, *cells: object) -> None:
-    """Add a row; a long text is cut, None is empty."""
+    """Add a row; a long text is cut unless it is `whole`, None is empty."""
     table.add_row(*map(_cell, cells))
 
 
 def _cell(value: object) -> Text:
+    if isinstance(value, Text):
+        return value
     text = "" if value is None else f"{value:,}" if isinstance(value, int) else printable(value)
     return Text(text if len(text) <= CELL_MAX else f"{text[:CELL_MAX]}…")
 

@@ -22,44 +22,44 @@ class Oops(Exception):
 class Book(z0.Entity):
     """Writes as the journal of a workflow is written."""
 
-    def put_off(self, key: str, value: bytes = b"\x01") -> None:
-        self._z0_host.writes.put_off(PUT, (key, value))
+    def write_late(self, key: str, value: bytes = b"\x01") -> None:
+        self._z0_host.writes.write_late(PUT, (key, value))
 
     async def late(self, *keys: str) -> None:
         for key in keys:
-            self.put_off(key)
+            self.write_late(key)
 
     async def late_and_seen(self, key: str) -> list[str]:
-        self.put_off(key)
+        self.write_late(key)
         return list(self.storage.list())
 
     async def late_then_more(self, key: str, more: str) -> None:
-        self.put_off(key)
+        self.write_late(key)
         self.storage.put(more, 2)
-        self.put_off(f"{key}-again")
+        self.write_late(f"{key}-again")
 
     async def more_then_late(self, more: str, key: str) -> None:
         self.storage.put(more, 2)
-        self.put_off(key)
+        self.write_late(key)
 
     async def unconfirmed_then_late(self, more: str, key: str) -> None:
         self.storage.put(more, 2, allow_unconfirmed=True)
-        self.put_off(key)
+        self.write_late(key)
 
     async def late_in_a_block(self, key: str) -> None:
         try:
             with self.storage.transaction():
-                self.put_off(key)
+                self.write_late(key)
                 raise Oops
         except Oops:
-            self.put_off(f"{key}-after")
+            self.write_late(f"{key}-after")
 
     async def late_and_failing(self, key: str) -> None:
-        self.put_off(key)
+        self.write_late(key)
         raise Oops
 
     async def late_beside_sql(self, key: str) -> int:
-        self.put_off(key)
+        self.write_late(key)
         return int(self.storage.sql("SELECT count(*) FROM z0_kv").one()[0])
 
     async def keys(self) -> list[str]:
@@ -80,7 +80,7 @@ async def kept(runtime: z0.Runtime, name: str = "a") -> list[str]:
     return await runtime.get(Book, name).keys()
 
 
-async def test_what_was_put_off_is_committed_with_the_turn(runtime: z0.Runtime) -> None:
+async def test_what_is_written_late_is_committed_with_the_turn(runtime: z0.Runtime) -> None:
     book = runtime.get(Book, "a")
     await book.late("one")
     await book.late("three", "two")
@@ -120,7 +120,7 @@ async def test_who_is_not_gated_writes_at_once_while_a_thread_has_the_file(runti
     await book.late("one")
     sent = asyncio.create_task(book.late("two"))
     await asyncio.sleep(0)
-    host_of(runtime).writes.put_off(PUT, ("three", b"\x01"))
+    host_of(runtime).writes.write_late(PUT, ("three", b"\x01"))
     await sent
     await book.late("four")
     assert await kept(runtime) == ["four", "one", "three", "two"]
