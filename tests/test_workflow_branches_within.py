@@ -13,6 +13,7 @@ import z0
 from tests.proofs import Proof
 from tests.workflow_world import Account, amounts, crash_at_every_commit, outcome, said
 from z0.testing import VirtualClock, crash, fault, replay, temporary_runtime
+from z0.workflows.progress import is_stuck, one_of
 from z0.workflows.run import Run
 
 
@@ -174,3 +175,21 @@ async def test_nothing_is_judged_while_another_branch_is_still_on_its_way_throug
     async with z0.Runtime(tmp_path, actors=[Beside], clock=clock) as runtime:
         await clock.advance("1 minute")
         assert await runtime.workflows.get(Beside, "one").result("1 second") == "won"
+
+
+async def test_who_waits_for_one_of_several_can_go_on_as_soon_as_one_has_ended() -> None:
+    ours = asyncio.get_running_loop().create_future()
+
+    async def waits() -> None:
+        await ours
+
+    async def ends() -> None:
+        await asyncio.sleep(0)
+
+    stays, goes = asyncio.create_task(waits()), asyncio.create_task(ends())
+    found: list[bool | None] = []
+    goes.add_done_callback(lambda _: found.append(is_stuck(body, [ours])))  # before the body hears of it
+    body = asyncio.create_task(one_of([stays, goes]))
+    await body
+    assert found == [False]
+    stays.cancel()

@@ -49,5 +49,7 @@ def _awaits(waiter: Any, ours: Collection[asyncio.Future[Any]]) -> bool | None:
     children = getattr(waiter, "_children", None)
     if not children:
         return False if waiter.done() else None
+    if isinstance(waiter, OneOf) and any(child.done() for child in children):  # it is about to hear of that
+        return False
     found = {_awaits(child, ours) for child in children if not child.done()}
     return False if False in found or not found else None if None in found else True
