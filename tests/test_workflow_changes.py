@@ -185,7 +185,7 @@ def test_after_an_unclean_end_a_command_leaves_what_was_under_way_to_the_owner(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     async def run() -> None:
-        time = clock(timedelta(days=1))
+        time = clock(timedelta(hours=12))  # later than the night, earlier than the wait's end
         async with z0.Runtime("data", actors=CLASSES, env=Service(), clock=time) as runtime:
             await runtime.workflows.create(Order, "sleeps", id="due")
             await runtime.workflows.create(Order, "waits", id="other")

@@ -25,6 +25,7 @@ from .answers import Answers
 from .branch import is_lost
 from .divergence import difference, reordered
 from .errors import NonDeterminismError, NonRetryableError, Suspended
+from .failure import failing_step, failure_of
 from .gating import Gating
 from .history import Record
 from .keys import Kind, callback_of, check_step_name, key_of
@@ -211,10 +212,18 @@ class Run(Answers):
 
     async def left_behind(self) -> None:
         """Give tasks that the body has left behind the time to ask for what the journal has."""
-        for _ in range(_QUIET_PASSES):
-            if not self.owed:
-                break
+        quiet, asked = 0, self._asked
+        while self.owed and quiet < _QUIET_PASSES:
             await pass_once()
+            quiet, asked = 0 if asked != self._asked else quiet + 1, self._asked
+
+    async def check_raised(self, error: Exception) -> None:
+        """Make sure that the body, whose own code has raised this, did all before that its journal has.
+
+        Else it is the code of today that is wrong: nothing is to be undone for that. Raises NonDeterminismError.
+        """
+        if failing_step(error) is None and self.recalled is None and not self.closed and not self.host.dead:
+            await self.check_end(failure_of(error).text)
 
     def check_done(self, end: str = "the end of run()") -> None:
         """As `check_end`, of what it did so far."""

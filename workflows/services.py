@@ -71,8 +71,8 @@ class Services:
         self.replace: Replace | None = None
         """For tests: what to call in the place of a step's callback (z0.mocks)."""
         self.performs_errands = True
-        """Whether alerts, hooks and words to kin leave from here; else they stay owed, to the next runtime: for one that
-        only looks in, whose sinks and hooks are not the owner's. Set it before the runtime opens."""
+        """Whether alerts, hooks and words to kin leave from here; else they stay owed, to the next runtime: for one
+        that only looks in, whose sinks and hooks are not the owner's. Set it before the runtime opens."""
         self.figures = Figures()
         self._unordered: set[str] = set()
         self._born = 0

@@ -248,7 +248,11 @@ class Workflow(Bounded):
             id=self.name,
             scheduled_time=created.scheduled,
         )
-        return await self.run(event, Step(run))
+        try:
+            return await self.run(event, Step(run))
+        except Exception as error:
+            await run.check_raised(error)
+            raise
 
     async def _body(self, run: Run) -> None:
         host = self._z0_host

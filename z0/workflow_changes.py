@@ -239,10 +239,9 @@ async def _waited(instance: Instance[Workflow], wait: str) -> InstanceStatus:
 
 def _besides(status: InstanceStatus, wait: str | None) -> str:
     """What else is to be said: why it failed, what it waits for, and what will become of it."""
-    if status.error is not None and status.finished:
-        return f": {status.error.message}"
     if status.finished or status.status == "paused":
-        return f": {status.reason}" if status.reason else ""
+        why = status.reason or (status.error.message if status.error is not None else "")
+        return f": {why}" if why else ""
     late = "" if wait is None else f"; it has not ended within {wait}"
     if status.rollback is not None:
         return f"{late}; it will be rolled back {_LATER}"
