@@ -1,4 +1,4 @@
-"""A body whose own code raises before it has come by all that its journal has: today's code is wrong, not the instance."""
+"""A body whose own code raises before it has come by its journal: today's code is wrong, not the instance."""
 
 from __future__ import annotations
 

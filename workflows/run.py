@@ -18,7 +18,7 @@ from msgspec import UNSET
 
 from z0.actors import alone
 from z0.actors.clock import Timer
-from z0.actors.errors import Aborted
+from z0.actors.errors import Aborted, InvalidValue
 from z0.actors.gates import pass_once
 
 from .answers import Answers
@@ -222,7 +222,8 @@ class Run(Answers):
 
         Else it is the code of today that is wrong: nothing is to be undone for that. Raises NonDeterminismError.
         """
-        if failing_step(error) is None and self.recalled is None and not self.closed and not self.host.dead:
+        theirs = failing_step(error) is None and not isinstance(error, InvalidValue)  # which says so itself
+        if theirs and self.recalled is None and not self.closed and not self.host.dead:
             await self.check_end(failure_of(error).text)
 
     def check_done(self, end: str = "the end of run()") -> None:
