@@ -500,7 +500,8 @@ async def test_what_is_owed_already_is_not_touched_by_a_runtime_that_performs_no
         services(looking.node).performs_errands = False
         async with looking:
             await looking.workflows.get(Order, "x").send_event("paid")
-            await clock.advance("40 minutes")
+            clock.jump("8 hours")
+            await clock.advance("1 minute")
             assert (await looking.workflows.get(Order, "x").status()).status == "complete"
         async with z0.Runtime(
             runtime.path, clock=clock, actors=[Order], alerts=[lambda alert: told.append(alert.name)]
