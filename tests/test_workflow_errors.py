@@ -7,6 +7,7 @@ import decimal
 import enum
 import json
 import subprocess
+import sys
 import urllib.error
 from collections.abc import Callable
 from pathlib import Path
@@ -280,3 +281,64 @@ async def test_an_exit_after_the_time_limit_is_a_timeout(tmp_path: Path, clock: 
     async with running(tmp_path / "data", clock, body) as (_, instance):
         await clock.advance("2 seconds")
         assert await instance.result("1 second") == "timeout"
+
+
+SCRIPT = """
+import asyncio, sys
+import z0
+
+
+class Declined(Exception):
+    pass
+
+
+class Charge(z0.Workflow):
+    retries = z0.Retries(limit=0)
+
+    async def run(self, event, step):
+        try:
+            await step.do("charge", self.charge)
+        except Declined as error:
+            await step.wait_for_event("go", type="go")
+            return f"declined: {error}"
+
+    def charge(self):
+        raise Declined("no money")
+
+
+async def main():
+    async with z0.Runtime("data", actors=[Charge]) as runtime:
+        charge = await runtime.workflows.create(Charge, id="one", on_conflict="existing")
+        if len(sys.argv) > 1:
+            await charge.send_event("go")
+            print(await charge.result("10 seconds"))
+        else:
+            await charge.wait_for_status("waiting")
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("first", [["charge.py"], ["-c", "import asyncio, charge; asyncio.run(charge.main())"]])
+def test_the_errors_of_a_script_are_known_where_it_is_imported_and_the_other_way_round(
+    tmp_path: Path, first: list[str]
+) -> None:
+    (tmp_path / "charge.py").write_text(SCRIPT)
+
+    def run(*words: str) -> str:
+        done = subprocess.run([sys.executable, *words], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout
+
+    run(*first)
+    second = ["charge.py", "go"] if first[0] == "-c" else ["-c", first_imported("go")]
+    file = "data/default/Charge/one.sqlite"
+    assert run("-m", "z0", "replay", file, "charge:Charge").startswith("same")
+    assert run(*second) == "declined: no money\n"
+    assert run("-m", "z0", "replay", file, "charge:Charge").startswith("same")
+
+
+def first_imported(argument: str) -> str:
+    return f"import asyncio, sys; sys.argv.append({argument!r}); import charge; asyncio.run(charge.main())"

@@ -33,7 +33,7 @@ class Answers:
     def outcome(self, record: Record, kind: Any = Any) -> Any:
         """What the journal says that came of the step. Raises the step's error."""
         if record.failure is not None:
-            error = error_of(record.failure)
+            error = error_of(record.failure, type(self.workflow).__module__)
             error.__dict__["_z0_step"] = record.key
             self._failed[record.key] = self._asked
             raise error

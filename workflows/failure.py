@@ -1,8 +1,9 @@
 """How an error is kept in a journal, and raised again from it: type, message, cause and attributes. Pure.
 
 Of a class only the name is kept. It is found again among the modules that are loaded; nothing is imported or run
-because a file names it, and what is no exception class is not made one. Values that cannot be stored are left out;
-where the message would not be the same without them, what they looked like stands in their place.
+because a file names it, and what is no exception class is not made one. A program that is run as a script is called
+`__main__`, and elsewhere by its file: that is known of the workflow's own module only, its home. Values that cannot be
+stored are left out; where the message would not be the same without them, what they looked like stands in their place.
 """
 
 from __future__ import annotations
@@ -88,15 +89,18 @@ def failure_of(error: BaseException, depth: int = _CAUSES_MAX, traced: bool = Tr
     return failure if _rebuilt(shown, BaseException) is None else shown
 
 
-def error_of(failure: Failure) -> Exception:
-    """The error to raise for it: of its own class where that is known, else StepFailed."""
-    return _error_of(failure, Exception)
+def error_of(failure: Failure, home: str = "") -> Exception:
+    """The error to raise for it: of its own class where that is known, else StepFailed.
+
+    `home`: the workflow's module.
+    """
+    return _error_of(failure, Exception, home)
 
 
-def _error_of(failure: Failure, kind: type[E]) -> E | StepFailed:
-    error = _rebuilt(failure, kind) or StepFailed(failure.type.replace(":", "."), failure.message)
+def _error_of(failure: Failure, kind: type[E], home: str) -> E | StepFailed:
+    error = _rebuilt(failure, kind, home) or StepFailed(failure.type.replace(":", "."), failure.message)
     if failure.cause is not None:
-        error.__cause__ = _error_of(failure.cause, BaseException)
+        error.__cause__ = _error_of(failure.cause, BaseException, home)
     return error
 
 
@@ -164,23 +168,23 @@ def _attributes_of(error: BaseException) -> Iterator[tuple[str, Any]]:
     yield from ((name, value) for name, value in vars(error).items() if not name.startswith("_z0_"))
 
 
-def _rebuilt(failure: Failure, base: type[E]) -> E | None:
+def _rebuilt(failure: Failure, base: type[E], home: str = "") -> E | None:
     """The error, of its own class and with its own message; None: that cannot be had."""
-    kind = _class_of(failure.type, base)
+    kind = _class_of(failure.type, base) or _class_at_home(failure.type, base, home)
     if kind is None or failure.args is None:
         return None
     looks = failure.looks or {}
-    error = _made(failure, kind, {name: text for name, (text, _) in looks.items()})
+    error = _made(failure, kind, {name: text for name, (text, _) in looks.items()}, home)
     if error is None and looks:
-        error = _made(failure, kind, {name: _Look(*look) for name, look in looks.items()})
+        error = _made(failure, kind, {name: _Look(*look) for name, look in looks.items()}, home)
     return error
 
 
-def _made(failure: Failure, kind: type[E], looks: dict[str, str]) -> E | None:
+def _made(failure: Failure, kind: type[E], looks: dict[str, str], home: str) -> E | None:
     assert failure.args is not None
     args = [looks.pop(str(number), arg) for number, arg in enumerate(codec.decode(failure.args))]
     if failure.members is not None:
-        args.append([error_of(each) for each in failure.members])
+        args.append([error_of(each, home) for each in failure.members])
     attributes = {} if failure.attributes is None else codec.decode(failure.attributes)
     try:
         error = kind.__new__(kind, *args)  # never its __init__, which may want anything, and do anything
@@ -204,6 +208,12 @@ def _class_of(name: str, base: type[E]) -> type[E] | None:
     for part in path.split("."):
         found = getattr(found, part, None)
     return found if isinstance(found, type) and issubclass(found, base) else None
+
+
+def _class_at_home(name: str, base: type[E], home: str) -> type[E] | None:
+    """The class, when the workflow's module had another name where it was raised: it is a script here, or was there."""
+    module, _, path = name.partition(":")
+    return _class_of(f"{home}:{path}", base) if "__main__" in (module, home) else None
 
 
 def _encoded(attributes: dict[str, Any]) -> bytes | None:

@@ -64,7 +64,7 @@ class Instance(Generic[W]):
             kind = returned_by(self.cls.run)
             return loaded(stored(status.output, "the output", 2**63), kind, f"the output of {self!r}")
         if status.error is not None and status.status == "errored":
-            raise error_of(status.error)
+            raise error_of(status.error, self.cls.__module__)
         raise InstanceFailed(repr(self), status.status, status.reason or "it has no result")
 
     async def wait_for_status(self, *statuses: Status, timeout: Span | None = None) -> InstanceStatus:

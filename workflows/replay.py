@@ -114,7 +114,7 @@ class Replaying(Workflow):
             if run.closed:
                 raise
             failure = failure_of(presentable(error))
-            end = came = f"{failure.type}: {failure.message}"
+            end = came = self._told(failure.type, failure.message)
         try:
             await run.check_end(end)
         except NonDeterminismError as error:
@@ -128,12 +128,17 @@ class Replaying(Workflow):
         event = Event(payload=payload, timestamp=datetime_of(created.at), id=self.name)
         return stored(await self.run(event, Step(run)), "the output", 2**63)
 
+    def _told(self, kind: str, message: str) -> str:
+        """An error in words that are the same whether the workflow's module is a script or was imported."""
+        module, _, name = kind.partition(":")
+        return f"{name if module in ('__main__', type(self).__module__) else kind}: {message}"
+
     def _compared(self, run: Run, output: bytes | None, came: str) -> NonDeterminismError | None:
         end = run.history.end
         if end is None or end.event not in ("workflow_completed", "workflow_errored"):
             return None
         kept = end.detail.get("error")
-        expected = "a result" if kept is None else f"{kept['type']}: {kept['message']}"
+        expected = "a result" if kept is None else self._told(kept["type"], kept["message"])
         if kept is not None and kept["type"].endswith(":NonDeterminismError"):  # of other code
             return None
         if expected != came or (kept is None and output != end.value):

@@ -59,7 +59,7 @@ class UndoAttempts(Attempts):
         context.output = loaded(self._result, undo.returns, f"the result of {done.key}") if ended and done else None
         under_way = run.history.rollback
         failure = None if under_way is None else under_way.error
-        context.error = None if failure is None else error_of(failure)
+        context.error = None if failure is None else error_of(failure, type(run.workflow).__module__)
         return context
 
 
