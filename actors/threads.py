@@ -52,8 +52,11 @@ class Work:
             self.finish()
 
     def deliver(self) -> None:
-        """Tell whoever asked (on the loop)."""
-        self._done(self.result, self.error)
+        """Tell whoever asked (on the loop), and keep nothing of it: a thread may hold on to this for long."""
+        done, result, error = self._done, self.result, self.error
+        del self._work, self._done
+        self.result = self.error = None
+        done(result, error)
 
 
 class Threads:
@@ -127,7 +130,6 @@ class Threads:
     def _serve(self) -> None:
         while (item := self._queue.get()) is not None:
             self._perform(item)
-            del item  # or the actor that it was for stays in memory until there is more to do
 
     def _perform(self, item: Work) -> None:
         item.finish()
