@@ -137,8 +137,6 @@ class Writes:
         assert self.pending is not None
         self.pending.append((sql, bindings))
         self.log.append((sql, bindings))
-        if self.unconfirmed:
-            self._confirm(True)
 
     def write_pending(self) -> Database:
         """Have the file hold all that was written; the database. Raises ActorReset."""
