@@ -91,7 +91,7 @@ class Flood:
 
 async def twice_the_capacity(seconds: float, mailbox: int = MAILBOX) -> Flood:
     """Send an actor twice what it can serve, and check how it fares."""
-    clock, flood = VirtualClock(), Flood()
+    clock, flood, before = VirtualClock(), Flood(), living()
     limits = z0.Limits(mailbox_messages=mailbox, blocked_seconds=0)
     async with temporary_runtime(memory=True, clock=clock, limits=limits) as runtime:
         desk = runtime.get(Desk, "a")
@@ -110,7 +110,7 @@ async def twice_the_capacity(seconds: float, mailbox: int = MAILBOX) -> Flood:
         late.send(desk.serve, clock.monotonic)
         await clock.advance(2 * SERVICE)
         assert late.waited == pytest.approx([SERVICE])  # as if nothing had been
-        assert (runtime.node.load.bytes, living()) == (0, 0)
+        assert (runtime.node.load.bytes, max(before, living())) == (0, before)  # others may have left some
     return flood
 
 
@@ -141,6 +141,7 @@ class Flooded(NamedTuple):
 
 async def flooded(seconds: float) -> Flooded:
     """Send an actor twice what it can compute, for so long; times as not exceeded by 99 of 100."""
+    before = living()
     async with temporary_runtime(limits=z0.Limits(mailbox_messages=MAILBOX)) as runtime:
         desk, now = runtime.get(Desk, "a"), time.perf_counter
         peak = await peak_of(desk, seconds / 2)
@@ -155,7 +156,7 @@ async def flooded(seconds: float) -> Flooded:
         while flood.tasks:  # noqa: ASYNC110  # nobody tells
             await asyncio.sleep(0.001)
         goodput = len(flood.waited) / (now() - began) / peak
-        assert (runtime.node.load.bytes, living()) == (0, 0)
+        assert (runtime.node.load.bytes, max(before, living())) == (0, before)  # others may have left some
         return Flooded(goodput, at(0.99, flood.refused), at(0.99, flood.waited), now() - ended)
 
 
