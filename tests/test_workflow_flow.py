@@ -366,6 +366,21 @@ async def test_a_slot_that_was_kept_for_one_that_never_came_is_found_again(clock
         assert await runtime.workflows.queue(Skipping) == []
 
 
+async def test_a_slot_that_was_kept_for_one_that_was_paused_meanwhile_is_given_when_it_is_resumed(
+    clock: VirtualClock,
+) -> None:
+    async with temporary_runtime(memory=True, clock=clock, actors=CLASSES, env=[]) as runtime:
+        failing = await runtime.workflows.create(Skipping, {"customer": 7}, id="x")
+        await failing.terminate()
+        await clock.settle()
+        stub = runtime.workflows._turnstile(Skipping)
+        groups = groups_of([Skipping.concurrency], {"customer": 7}, None, "default")
+        assert await stub.z0_reserve("default", "x", groups, 0, 1_000) is None
+        await stub.z0_join("default", "x", groups, 0, 1_001, keeps=True)
+        await clock.settle()
+        assert await runtime.workflows.queue(Skipping) == [], "it was told, and has ended already"
+
+
 async def test_debounced_instances_become_one_with_the_last_payload(clock: VirtualClock) -> None:
     async with temporary_runtime(memory=True, clock=clock, actors=CLASSES) as runtime:
         ids = set()

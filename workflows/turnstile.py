@@ -115,14 +115,14 @@ class Turnstile(Actor):
         before = self._members.get((tenant, id))
         if before is not None and before.ticket >= ticket:
             return
-        if before is not None and keeps:
-            before.ticket = ticket
-            self._put(before)
-            return
         if before is not None and before.state == "reserved":
             before.ticket = ticket
             self._become(before, "granted")
             self._tell(before)
+            return
+        if before is not None and keeps:
+            before.ticket = ticket
+            self._put(before)
             return
         self._drop((tenant, id))
         member = self._add(tenant, id, groups, priority, "waiting", ticket)
