@@ -280,6 +280,39 @@ async def test_retrying_one_of_a_singleton_while_another_runs_is_refused_and_end
         assert await runtime.workflows.queue(Fails) == []
 
 
+class Kid(z0.Workflow):
+    concurrency = z0.singleton("k", mode="cancel")
+
+    async def run(self, event: z0.Event[Any], step: z0.Step) -> str:
+        await step.sleep("work", "1 hour")
+        return self.id
+
+
+class Family(z0.Workflow):
+    async def run(self, event: z0.Event[Any], step: z0.Step) -> Any:
+        return await step.workflow(Kid, {"k": 1}, id="kid")
+
+
+async def test_a_parent_that_is_retried_does_not_have_its_child_end_a_newer_one(clock: VirtualClock) -> None:
+    async with temporary_runtime(memory=True, clock=clock, actors=[Kid, Family]) as runtime:
+        family = await runtime.workflows.create(Family, id="f")
+        await clock.settle()
+        newest = await runtime.workflows.create(Kid, {"k": 1}, id="newest")
+        await clock.advance("1 second")
+        assert (await family.status()).status == "errored"
+        await family.retry()
+        await clock.advance("1 second")
+        assert (await newest.status()).status == "waiting"
+        await clock.advance("2 hours")
+        assert await newest.result("1 second") == "newest"
+        status = await family.status()
+        assert status.error is not None
+        assert "1 of Kid run already" in status.error.message
+        await family.retry()
+        await clock.advance("2 hours")
+        assert await family.result("1 second") == "kid"
+
+
 async def test_of_many_of_a_singleton_that_are_retried_at_once_one_runs_and_the_others_say_why_not(
     clock: VirtualClock,
 ) -> None:

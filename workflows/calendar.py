@@ -250,6 +250,8 @@ class Calendar(Actor):
     async def z0_backfill(self, name: str, since: int, until: int) -> list[str]:
         """Create the instances of a time that has passed, where there are none. Raises ScheduleNotFound, ValueError."""
         row = self._row(name)
+        if until > self.clock.now_us():
+            raise ValueError(f"until={datetime_of(until)}: give a time that has passed; later runs come by themselves")
         runs = list(times(row.recurs, since, until))
         return [instance_id(name, at) for at in runs if await self._create(row, at)]
 

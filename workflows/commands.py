@@ -158,6 +158,7 @@ async def retry_for_parent(workflow: Workflow, again: int) -> None:
     if workflow.status == "errored":
         await _retry(workflow, {"again": again})
     elif workflow.status == "terminated":
+        await _check_slot(workflow, "restarting it")
         _begin_anew(workflow, "workflow_restarted", None, {"run": workflow.history.run + 1, "again": again})
     else:
         workflow.note("parent_asked", again=again)
@@ -234,7 +235,9 @@ async def fork_from(workflow: Workflow, from_step: str) -> tuple[bytes, dict[str
     workflow.check_exists()
     created = workflow.history.created
     assert created is not None
-    groups: dict[str, Any] = {name: created.detail[name] for name in ("groups", "priority") if name in created.detail}
+    names = ("groups", "priority", "schedule")
+    groups: dict[str, Any] = {name: created.detail[name] for name in names if name in created.detail}
+    groups["forked_at"] = created.detail.get("forked_at", created.at)
     entries = entries_before(workflow.history, _from(workflow, from_step, "forking it", "fork it"))
     for number, entry in enumerate(entries):
         if (blob := entry.detail.pop("blob", None)) is not None:

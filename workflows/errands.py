@@ -59,11 +59,17 @@ def owed_by(workflow: Workflow, event: str, detail: dict[str, Any]) -> list[str]
         return ["take_slot"] if limited and workflow.history.queued else []
     owed = ["give_slot_back"] if limited else []
     if event == "workflow_errored":
-        if type(workflow).on_failure.__qualname__ != "Workflow.on_failure":
+        if not _is_ours(type(workflow).on_failure):
             owed.append("on_failure")
         if workflow._services.on_failure is not None or not workflow._services.performs_errands:
             owed.append("tell_failure")
     return owed
+
+
+def _is_ours(hook: object) -> bool:
+    """Whether the class has no hook of its own."""
+    ours = (f"{__package__}.workflow", "Workflow.on_failure")
+    return (getattr(hook, "__module__", ""), getattr(hook, "__qualname__", "")) == ours
 
 
 class Errands:
@@ -156,7 +162,9 @@ def _failed(workflow: Workflow, entry: Entry) -> InstanceStatus:
 
 
 async def _on_failure(workflow: Workflow, entry: Entry) -> None:
-    await workflow.on_failure(_failed(workflow, entry))
+    told: Any = workflow.on_failure(_failed(workflow, entry))
+    if inspect.isawaitable(told):
+        await told
 
 
 async def _tell_failure(workflow: Workflow, entry: Entry) -> None:

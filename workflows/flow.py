@@ -34,8 +34,10 @@ class Concurrency(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Raises ValueError for what cannot be."""
-        if self.limit < 1:
-            raise ValueError(f"Concurrency(limit={self.limit}): give 1 or more")
+        if type(self.limit) is not int or self.limit < 1:
+            raise ValueError(f"Concurrency(limit={self.limit!r}): give a whole number, 1 or more")
+        if not (self.key is None or isinstance(self.key, str) or callable(self.key)):
+            raise ValueError(f"Concurrency(key={self.key!r}): give a path in the payload, or a function of it")
         if self.when_full not in ("queue", "cancel_new", "cancel_running"):
             raise ValueError(f"Concurrency(when_full={self.when_full!r}): give 'queue', 'cancel_new', 'cancel_running'")
 
@@ -43,8 +45,11 @@ class Concurrency(msgspec.Struct, frozen=True, kw_only=True):
 def singleton(key: Key | None = None, *, mode: Literal["skip", "cancel"] = "skip") -> Concurrency:
     """One instance at a time, of each key: another is terminated at once ("skip"), or ends the one that runs.
 
-    One that has ended and is retried or restarted ends nobody: while another one runs it raises WrongStatus.
+    One that has ended and is retried or restarted ends nobody: while another one runs it raises WrongStatus. One that
+    is paused before it has begun gives its place up, and is a new one when it is resumed. Raises ValueError.
     """
+    if mode not in ("skip", "cancel"):
+        raise ValueError(f"singleton(mode={mode!r}): give 'skip' or 'cancel'")
     return Concurrency(limit=1, key=key, when_full="cancel_new" if mode == "skip" else "cancel_running")
 
 

@@ -145,8 +145,9 @@ class Workflows:
     ) -> list[InstanceInfo]:
         """Instances in the order of their ids, from behind `after`. None of those that sleep is opened for it.
 
-        Raises ValueError for a status that does not exist.
+        Raises ValueError for a status that does not exist, and for a negative limit.
         """
+        _check_limit(limit)
         if status is not None:
             check_status(status)
         found: list[InstanceInfo] = []
@@ -179,10 +180,13 @@ class Workflows:
         """Retry failed instances, each at the step that failed, and say what became of each.
 
         `error`: only those whose error's type or message holds this. `dry_run`: only say which they are, and why.
+        Raises ValueError for a negative limit.
         """
+        _check_limit(limit)
         ids = [info.id for info in await self.list(cls, status="errored", prefix=prefix, limit=None)]
-        found = await bulk.done(self, cls, "retry", ids[:limit] if error is None else ids, {}, dry_run, error)
-        return found if limit is None else found[:limit]
+        if error is not None and limit is not None:  # who is meant is known when all were looked at
+            ids = [found.id for found in await bulk.done(self, cls, "retry", ids, {}, True, error)]
+        return await bulk.done(self, cls, "retry", ids[:limit], {}, dry_run, error)
 
     async def bulk(
         self, cls: type[W] | str, verb: Verb, ids: Sequence[str], *, dry_run: bool = False, **arguments: Any
@@ -192,6 +196,8 @@ class Workflows:
         `arguments` are those of the instance's method. Raises ValueError for anything else that might be done,
         TypeError for arguments that it does not take, RuntimeClosed; what an instance raises is in the report.
         """
+        if isinstance(ids, str):
+            raise TypeError(f"ids={ids!r}: give a list of ids")
         return await bulk.done(self, cls, verb, ids, arguments, dry_run)
 
     async def purge(
@@ -199,8 +205,9 @@ class Workflows:
     ) -> int:
         """Delete finished instances that nobody has used for so long; how many. See `Workflow.retention`.
 
-        Raises ValueError for a status that does not exist.
+        Raises ValueError for a status that does not exist, and for a negative limit.
         """
+        _check_limit(limit)
         if status is not None:
             check_status(status)
         before = self.node.clock.now() - timedelta(seconds=seconds(unused_for))
@@ -247,3 +254,8 @@ async def _has_begun(instance: Instance[Any], key: str | None) -> bool:
     if first.detail.get("origin", {}).get("key") != key:
         raise InstanceExists(repr(instance))
     return True
+
+
+def _check_limit(limit: int | None) -> None:
+    if limit is not None and limit < 0:
+        raise ValueError(f"limit={limit}: give 0 or more, or None for all")

@@ -106,6 +106,11 @@ class Entry(msgspec.Struct, frozen=True):
     detail: dict[str, Any] = {}
 
     @property
+    def created_at(self) -> datetime:
+        """When the instance was created that begins with this entry; of a fork, the one that it was made from."""
+        return datetime_of(self.detail.get("forked_at", self.at))
+
+    @property
     def scheduled(self) -> datetime | None:
         """When a calendar wanted the instance that begins with this entry."""
         schedule = self.detail.get("schedule")

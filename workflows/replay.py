@@ -8,7 +8,6 @@ from typing import Any
 import msgspec
 
 from z0.actors.alarm_runs import AlarmInfo
-from z0.actors.clock import datetime_of
 from z0.actors.errors import InvalidValue, Z0Error, presentable
 
 from . import journal
@@ -125,7 +124,7 @@ class Replaying(Workflow):
         created = run.history.created
         assert created is not None
         payload = loaded(created.value, payload_of(type(self).run), "the payload")
-        event = Event(payload=payload, timestamp=datetime_of(created.at), id=self.name)
+        event = Event(payload=payload, timestamp=created.created_at, id=self.name, scheduled_time=created.scheduled)
         return stored(await self.run(event, Step(run)), "the output", 2**63)
 
     def _told(self, kind: str, message: str) -> str:

@@ -10,7 +10,6 @@ import msgspec
 
 from z0.actors.alarm_runs import AlarmInfo
 from z0.actors.alone import writes_alone
-from z0.actors.clock import datetime_of
 from z0.actors.errors import message_of, presentable
 from z0.actors.handlers import HOOKS
 from z0.ledger.schema import ENTITY_SCHEMA
@@ -244,7 +243,7 @@ class Workflow(Bounded):
         assert created is not None
         event = Event(
             payload=loaded(created.value, payload_of(type(self).run), f"the payload of {self.address}"),
-            timestamp=datetime_of(created.at),
+            timestamp=created.created_at,
             id=self.name,
             scheduled_time=created.scheduled,
         )

@@ -43,5 +43,5 @@ def made(name: str) -> Any:
     function = imported(name)
     try:
         return function()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ValueError(f"{name!r} gives nothing: {told(error)}") from error

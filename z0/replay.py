@@ -49,7 +49,8 @@ async def replay(
             raise ActorFileError(str(path), f"{address} is no workflow instance")
         rows = reader.rows(journal.ENTRIES)
     names = {"namespace": address.namespace, "blobs": blobs.folder_of(path), "__module__": cls.__module__}
-    replaying: Any = type(cls.__name__, (_Limited, cls), {**names, "z0_seconds": longest})
+    alone = {"schedules": (), "z0_seconds": longest}  # nothing is begun here by a calendar
+    replaying: Any = type(cls.__name__, (_Limited, cls), {**names, **alone})
     folder = tempfile.mkdtemp(prefix="z0-replay-")
     try:
         async with Runtime(Path(folder) / "data", actors=[replaying], env=env, durability="relaxed") as runtime:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
 A = TypeVar("A", bound=Actor)
+F = TypeVar("F")
 
 
 class Tenant:
@@ -123,10 +124,10 @@ class Runtime(Tenant):
         )
         super().__init__(node, DEFAULT_TENANT)
         shared = services(node)
-        shared.on_failure = on_failure
+        shared.on_failure = None if on_failure is None else _callable(on_failure, "on_failure")
         shared.tracer = installed() if tracer is None else tracer
         if alerts is not None:
-            shared.alerts = tuple(alerts)
+            shared.alerts = tuple(_callable(sink, "alerts") for sink in alerts)
         self._metrics: CollectorRegistry | None = None
         for cls in actors:
             node.kind(cls)
@@ -200,3 +201,9 @@ class Runtime(Tenant):
     def __repr__(self) -> str:
         """Path and durability."""
         return f"<Runtime {str(self.path)!r} durability={self.node.durability.name!r}>"
+
+
+def _callable(given: F, what: str) -> F:
+    if not callable(given):
+        raise TypeError(f"{what}: {given!r} cannot be called; give functions")
+    return given

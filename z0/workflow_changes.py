@@ -183,7 +183,9 @@ async def _changed(data: Path, workflow: str, id: str | None, how: How, change: 
 
 
 async def _changed_in(runtime: Runtime, workflow: str, id: str | None, how: How, change: Change) -> int:
-    found: Instance[Workflow] = runtime.tenant(how.tenant).workflows.get(workflow, id or random_id(runtime.node))
+    found: Instance[Workflow] = runtime.tenant(how.tenant).workflows.get(
+        workflow, random_id(runtime.node) if id is None else id
+    )
     address = Address(how.tenant, runtime.node.kind(found.cls).namespace, found.id)
     runtime.node.limits = msgspec.structs.replace(runtime.node.limits, idle_seconds=_NEVER)
     runtime.node.only = frozenset() if how.wait is None else frozenset({address})
@@ -215,7 +217,7 @@ async def _runtime(around: AsyncExitStack, data: Path, how: How) -> Runtime:
             runtime = await runtime
         if isinstance(runtime, AbstractAsyncContextManager) and not isinstance(runtime, Runtime):
             runtime = await around.enter_async_context(runtime)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ActorFileError(option, f"gives no runtime: {told(error)}") from error
     if not isinstance(runtime, Runtime) or runtime.node.is_open:
         raise ActorFileError(option, "does not return a z0.Runtime that is not opened yet")
