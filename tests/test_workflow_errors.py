@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import decimal
+import email.message
 import enum
 import json
 import subprocess
@@ -342,3 +343,75 @@ def test_the_errors_of_a_script_are_known_where_it_is_imported_and_the_other_way
 
 def first_imported(argument: str) -> str:
     return f"import asyncio, sys; sys.argv.append({argument!r}); import charge; asyncio.run(charge.main())"
+
+
+class Delegating(Exception):
+    """Asks a part of its own for what it lacks."""
+
+    def __init__(self, response: object) -> None:
+        super().__init__("refused")
+        self.response = response
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.response, name)
+
+
+class Unsayable(Exception):
+    @property
+    def __notes__(self) -> list[str]:  # type: ignore[override]
+        raise RuntimeError("no notes")
+
+
+def http_error() -> Exception:
+    return urllib.error.HTTPError("http://x", 500, "Internal Server Error", email.message.Message(), None)
+
+
+@pytest.mark.parametrize(
+    ("make", "caught", "said"),
+    [
+        (http_error, urllib.error.HTTPError, "HTTP Error 500: Internal Server Error"),
+        (lambda: Delegating(object()), z0.StepFailed, "refused"),
+        (lambda: Unsayable("no"), z0.StepFailed, "no"),
+    ],
+)
+@pytest.mark.parametrize("crashes", [False, True])
+async def test_errors_that_cannot_be_looked_at_fail_their_step_and_their_instance_as_others_do(
+    tmp_path: Path,
+    clock: VirtualClock,
+    make: Callable[[], Exception],
+    caught: type[Exception],
+    said: str,
+    crashes: bool,
+) -> None:
+    def fail() -> None:
+        raise make()
+
+    async def body(step: z0.Step) -> None:
+        try:
+            await step.do("fetch", fail, retries=z0.Retries(limit=0))
+        except caught:
+            await step.sleep("night", "1 day")
+            raise
+
+    async with running(tmp_path / "data", clock, body) as (runtime, instance):
+        if crashes:
+            await crash(runtime)
+        else:
+            await clock.advance("2 days")
+    async with running(tmp_path / "data", clock, body) as (_, instance):
+        await clock.advance("2 days")
+        status = await instance.status()
+        assert status.status == "errored"
+        assert status.error is not None
+        assert said in status.error.message
+
+
+async def test_an_error_of_the_body_that_cannot_be_looked_at_fails_the_instance(
+    tmp_path: Path, clock: VirtualClock
+) -> None:
+    async def body(step: z0.Step) -> None:
+        raise Unsayable("no")
+
+    async with running(tmp_path / "data", clock, body) as (_, instance):
+        status = await instance.status()
+        assert (status.status, status.error is not None and status.error.message) == ("errored", "no")

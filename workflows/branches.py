@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from z0.actors.errors import presentable
 from z0.actors.gates import pass_once
 
 from .branch import BRANCH, Branch
@@ -78,7 +79,7 @@ class Branches:
             if failed is not None:
                 await self._decide(failed)
                 self._outcome(failed)
-            return [task.exception() or task.result() for task in self._tasks]
+            return [_came_to(task) for task in self._tasks]
         finally:
             self._drop()
 
@@ -180,7 +181,18 @@ class Branches:
 
 async def _in_branch(branch: Branch, awaitable: Awaitable[Any]) -> Any:
     BRANCH.set(branch)
-    return await awaitable
+    try:
+        return await awaitable
+    except SystemExit as error:  # of a task it would end the process, and the next one would come by it again
+        raise presentable(error) from error
+
+
+def _came_to(task: asyncio.Task[Any]) -> Any:
+    """What the branch has returned, or the error that it ended with."""
+    if task.cancelled():
+        return presentable(asyncio.CancelledError())
+    error = task.exception()
+    return task.result() if error is None else error
 
 
 def _checked(awaitables: Iterable[Awaitable[Any]]) -> Sequence[Awaitable[Any]]:

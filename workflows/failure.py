@@ -68,13 +68,34 @@ def text_of(type: str, message: str) -> str:
 
 
 def failure_of(error: BaseException, depth: int = _CAUSES_MAX, traced: bool = True) -> Failure:
-    """What is kept of the error."""
-    kind, cause = type(error), error.__cause__
+    """What is kept of the error, whatever its class does when it is looked at."""
+    try:
+        return _failure_of(error, depth, traced)
+    except Exception:  # its attributes raise: its name, its message and where it came from are what is left
+        where = "".join(traceback.format_tb(error.__traceback__))
+        return Failure(type=_name_of(error), message=_text(message_of(error)), traceback=_text(where))
+
+
+def shown(error: Exception) -> Exception | None:
+    """The error as a log can take it (`exc_info`): None when it cannot be looked at."""
+    try:
+        traceback.format_exception(error)
+    except Exception:
+        return None
+    return error
+
+
+def _name_of(error: BaseException) -> str:
+    return f"{type(error).__module__}:{type(error).__qualname__}"
+
+
+def _failure_of(error: BaseException, depth: int, traced: bool) -> Failure:
+    cause = error.__cause__
     group = error if isinstance(error, BaseExceptionGroup) else None
     args = list(error.args) if group is None else [group.message]
     attributes = dict(_attributes_of(error))
     failure = Failure(
-        type=f"{kind.__module__}:{kind.__qualname__}",
+        type=_name_of(error),
         message=_text(message_of(error)),
         args=codec.encode([arg if _stored(arg) else None for arg in args]),
         attributes=_encoded({name: value for name, value in attributes.items() if _stored(value)}),
@@ -197,9 +218,20 @@ def _made(failure: Failure, kind: type[E], looks: dict[str, str], home: str) -> 
                 setattr(error, name, value)
             else:
                 error.__dict__[name] = value
-        return error if _text(message_of(error)) == failure.message else None
+        return error if _text(message_of(error)) == failure.message and _is_sound(error) else None
     except Exception:  # a class with a constructor, or a message, of its own liking
         return None
+
+
+def _is_sound(error: BaseException) -> bool:
+    """Whether the error, which was made without its constructor, can be looked at for what it lacks."""
+    for _ in range(2):
+        try:
+            getattr(error, "__notes__", None)
+            return True
+        except Exception:
+            error.__dict__.setdefault("file", None)  # whom urllib's HTTPError asks
+    return False
 
 
 def _class_of(name: str, base: type[E]) -> type[E] | None:

@@ -217,6 +217,10 @@ class Run(Answers):
             await pass_once()
             quiet, asked = 0 if asked != self._asked else quiet + 1, self._asked
 
+    def is_cancelled(self, error: BaseException) -> bool:
+        """Whether somebody outside has ended the body, as asyncio.run does when the program ends: it did not fail."""
+        return isinstance(error, asyncio.CancelledError) and self.task is not None and self.task.cancelling() > 0
+
     async def check_raised(self, error: Exception) -> None:
         """Make sure that the body, whose own code has raised this, did all before that its journal has.
 

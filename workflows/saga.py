@@ -16,7 +16,7 @@ from z0.actors.errors import message_of
 
 from .attempts import Attempts
 from .errors import NonDeterminismError, Suspended
-from .failure import error_of, failing_step, failure_of
+from .failure import error_of, failing_step, failure_of, shown
 from .history import Record
 from .journal import Event
 from .lifecycle import undo_key
@@ -95,7 +95,7 @@ class Undoer(Steps):
             except Exception as error:
                 first = first or error
                 address, why = self.run.workflow.address, message_of(error)
-                log.error("%s: %s could not be undone: %s", address, key, why, exc_info=error)
+                log.error("%s: %s could not be undone: %s", address, key, why, exc_info=shown(error))
                 if not self.run.workflow.rollback_continues:
                     break
         return first
@@ -135,7 +135,7 @@ def begin(workflow: Workflow, run: Run, error: Exception) -> bool:
         return False
     if run.owed:  # it has not come by all that it did
         plan = None
-    log.error("%s failed, and is rolled back: %s", workflow.address, message_of(error), exc_info=error)
+    log.error("%s failed, and is rolled back: %s", workflow.address, message_of(error), exc_info=shown(error))
     detail = {"ends": "workflow_errored", "plan": plan, "error": msgspec.to_builtins(failure_of(error))}
     workflow.note_end("rollback_started", step, detail)
     return True

@@ -20,7 +20,7 @@ from .errands import Errands
 from .errors import Continued, InstanceNotFound, Suspended, WrongStatus
 from .event import Event
 from .facts import InstanceLedger
-from .failure import blame, failing_step
+from .failure import blame, failing_step, shown
 from .flow import rules_of
 from .history import History, Record
 from .journal import Entry
@@ -223,6 +223,8 @@ class Workflow(Bounded):
                 await saga.perform(self, undos)
             await self._z0_host.durable()
         except (Suspended, asyncio.CancelledError):
+            if task is not None and task.cancelling() and self._run is not None and self._run.task is task:
+                self.put_off = True  # by nobody here: the loop ends, and the next process is to go on
             return
         finally:
             await run.over()
@@ -265,7 +267,7 @@ class Workflow(Bounded):
         except (KeyboardInterrupt, GeneratorExit):  # it is the process that ends
             raise
         except BaseException as caught:
-            if run.closed or host.dead or isinstance(caught, Suspended):
+            if run.closed or host.dead or isinstance(caught, Suspended) or run.is_cancelled(caught):
                 raise Suspended from None
             host.writes.undo()
             if run.diverged is not None and self.on_divergence == "pause":
@@ -279,7 +281,7 @@ class Workflow(Bounded):
         run = self._run
         if run is not None and saga.begin(self, run, error):
             return
-        log.error("%s failed: %s", self.address, message_of(error), exc_info=error)
+        log.error("%s failed: %s", self.address, message_of(error), exc_info=shown(error))
         detail = blame(error, run.failed_last() if run else ())
         self.enter("workflow_errored", step=failing_step(error), detail=detail)
 
