@@ -175,12 +175,17 @@ def message_of(error: BaseException) -> str:
         return f"<its __str__ raised {type(failed).__name__}>"
 
 
+def said(error: BaseException) -> str:
+    """The error in words: its class's name, and what it says."""
+    return f"{type(error).__name__}: {message_of(error)}"
+
+
 def presentable(error: BaseException) -> Exception:
     """The error as a caller's future can carry it: what would stop a task or a loop becomes a RuntimeError."""
     if isinstance(error, Exception) and not isinstance(error, StopIteration):
         return error
     cancelled = type(error).__name__ == "CancelledError"
-    text = "the handler was cancelled from inside" if cancelled else f"{type(error).__name__}: {message_of(error)}"
+    text = "the handler was cancelled from inside" if cancelled else said(error)
     wrapped = RuntimeError(text)
     wrapped.__cause__ = error
     return wrapped

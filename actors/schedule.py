@@ -18,6 +18,7 @@ from .clock import Span, datetime_of, seconds, to_us, us_of
 
 RETRIES_MAX = 6
 """Counted retries of an alarm; the run before them makes seven (as Durable Objects)."""
+SHORTEST_US, LONGEST_US = 2_000_000, 1_024_000_000  # between two tries of what is owed
 _BACKOFF_SECONDS, _BACKOFF_MAX, _JITTER = 2, 9, 0.25
 _SHORTEST, _LONGEST = 0.001, 1_000 * 365 * 86_400.0  # seconds
 _LAST_US = us_of(datetime.max.replace(tzinfo=UTC))
@@ -73,6 +74,11 @@ def next_due(recurs: str, scheduled_us: int, now_us: int) -> int:
     except StopIteration:
         raise ValueError(f"cron expression {cron!r} never comes") from None
     return us_of(found)
+
+
+def as_long_again(since: int, now: int, shortest: int = SHORTEST_US, longest: int = LONGEST_US) -> int:
+    """When to try again what is owed since then: as long from now as it was owed so far, within these bounds; in µs."""
+    return now + min(max(now - since, shortest), longest)
 
 
 def retry_seconds(failures: int, random: Callable[[], float]) -> float:

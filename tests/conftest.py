@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Generator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -90,3 +91,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         figures = ", ".join(f"{number:,} {what}" for what, number in shown.items())
         if figures:
             terminalreporter.line(f"{name.partition('::')[2]}: {figures}{' (out of time)' if cut_short else ''}")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Where a data directory is to be made."""
+    return tmp_path / "data"

@@ -20,6 +20,13 @@ class Scripted(z0.Workflow):
         return await self.env["body"](step)
 
 
+class Paused(Scripted):
+    """Its instances wait until the code fits again."""
+
+    namespace = "Scripted"
+    on_divergence = "pause"
+
+
 @asynccontextmanager
 async def running(
     path: Path, clock: VirtualClock, body: Body, cls: type[z0.Workflow] = Scripted

@@ -18,11 +18,6 @@ from tests.scripted_workflow import running
 from z0.testing import VirtualClock, crash
 
 
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    return tmp_path / "data"
-
-
 class Paid(msgspec.Struct):
     id: str
 

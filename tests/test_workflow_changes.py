@@ -137,6 +137,15 @@ def prepare(work: Callable[[z0.Runtime, VirtualClock], Awaitable[None]], ago: ti
     did.clear()
 
 
+async def fail(runtime: z0.Runtime, time: VirtualClock, *ids: str) -> None:
+    """Have instances of these ids fail, at a service that works again afterwards."""
+    Service.broken = True
+    for id in ids:
+        await runtime.workflows.create(Order, "posts", id=id)
+    await time.advance(1)
+    Service.broken = False
+
+
 def next_runtime(seconds: float = 1.0) -> dict[str, str]:
     """Let the program run once more; the statuses of the instances then."""
 
@@ -206,10 +215,7 @@ def test_a_retry_is_written_down_and_the_next_runtime_goes_on_with_it(
     capsys: pytest.CaptureFixture[str], how: tuple[str, ...]
 ) -> None:
     async def work(runtime: z0.Runtime, time: VirtualClock) -> None:
-        Service.broken = True
-        await runtime.workflows.create(Order, "posts", id="failed")
-        await time.advance(1)
-        Service.broken = False
+        await fail(runtime, time, "failed")
 
     prepare(work)
     said = command(capsys, "retry", "Order/failed", how=how)
@@ -224,10 +230,7 @@ def test_with_the_runtime_of_the_program_a_retry_that_is_waited_for_has_its_env_
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     async def work(runtime: z0.Runtime, time: VirtualClock) -> None:
-        Service.broken = True
-        await runtime.workflows.create(Order, "posts", id="failed")
-        await time.advance(1)
-        Service.broken = False
+        await fail(runtime, time, "failed")
         await runtime.workflows.create(Order, "naps", id="paused")
         await runtime.workflows.get(Order, "paused").pause()
 
@@ -404,11 +407,7 @@ def test_a_pause_and_a_word_that_was_refused_have_nobody_go_on(capsys: pytest.Ca
 
 def test_repairs_for_good_are_commands_too(capsys: pytest.CaptureFixture[str]) -> None:
     async def work(runtime: z0.Runtime, time: VirtualClock) -> None:
-        Service.broken = True
-        for id in ("one", "two"):
-            await runtime.workflows.create(Order, "posts", id=id)
-        await time.advance(1)
-        Service.broken = False
+        await fail(runtime, time, "one", "two")
 
     prepare(work)
     assert (

@@ -22,11 +22,6 @@ from tests.workflow_world import Account, amounts, end_of, events_of
 from z0.testing import VirtualClock, crash, replay, temporary_runtime
 
 
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    return tmp_path / "data"
-
-
 def raising(error: Exception) -> Any:
     def fails() -> None:
         raise error

@@ -16,11 +16,6 @@ from tests.workflow_world import crash_at_every_commit, outcome
 from z0.testing import VirtualClock, crash
 
 
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    return tmp_path / "data"
-
-
 async def fails_once(context: z0.StepContext) -> None:
     if context.attempt == 1:
         raise ValueError("no")

@@ -8,17 +8,10 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 import z0
 from tests.scripted_workflow import Scripted, running
 from tests.workflow_world import Account, end_of
 from z0.testing import VirtualClock, crash, temporary_runtime
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    return tmp_path / "data"
 
 
 class Counting(VirtualClock):

@@ -17,11 +17,6 @@ from tests.workflow_world import end_of
 from z0.testing import VirtualClock
 
 
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    return tmp_path / "data"
-
-
 class Busy(Exception):
     def __init__(self, retry_after: Any) -> None:
         super().__init__("busy")

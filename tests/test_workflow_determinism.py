@@ -12,18 +12,8 @@ from typing import Any
 import pytest
 
 import z0
-from tests.scripted_workflow import Body, Scripted, running
+from tests.scripted_workflow import Body, Paused, Scripted, running
 from z0.testing import VirtualClock, crash
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    return tmp_path / "data"
-
-
-class Paused(Scripted):
-    namespace = "Scripted"
-    on_divergence = "pause"
 
 
 def row(*names: str, ran: list[str] | None = None) -> Body:

@@ -240,19 +240,21 @@ async def test_a_failed_instance_that_is_retried_takes_its_turn_in_the_queue(clo
         assert await runtime.workflows.queue(One) == []
 
 
+class Breakable(z0.Workflow):
+    def fail(self) -> None:
+        if self.env.get("broken"):
+            raise ValueError("no")
+
+
 @pytest.mark.parametrize("cls", [Skipping, Replacing])
 async def test_retrying_one_of_a_singleton_while_another_runs_is_refused_and_ends_neither(
     cls: Any, clock: VirtualClock
 ) -> None:
-    class Fails(cls):  # type: ignore[misc]
+    class Fails(Breakable, cls):  # type: ignore[misc]
         async def run(self, event: z0.Event[Any], step: z0.Step) -> None:
             if self.id == "fails":
                 await step.do("fail", self.fail, retries=z0.Retries(limit=0))
             await step.sleep("work", "1 hour")
-
-        def fail(self) -> None:
-            if self.env.get("broken"):
-                raise ValueError("no")
 
     env = {"broken": True}
     async with temporary_runtime(memory=True, clock=clock, actors=[Fails], env=env) as runtime:
@@ -316,16 +318,12 @@ async def test_a_parent_that_is_retried_does_not_have_its_child_end_a_newer_one(
 async def test_of_many_of_a_singleton_that_are_retried_at_once_one_runs_and_the_others_say_why_not(
     clock: VirtualClock,
 ) -> None:
-    class Fails(z0.Workflow):
+    class Fails(Breakable):
         concurrency = z0.singleton(key="customer")
 
         async def run(self, event: z0.Event[Any], step: z0.Step) -> None:
             await step.do("fail", self.fail, retries=z0.Retries(limit=0))
             await step.sleep("work", "1 hour")
-
-        def fail(self) -> None:
-            if self.env.get("broken"):
-                raise ValueError("no")
 
     env = {"broken": True}
     async with temporary_runtime(memory=True, clock=clock, actors=[Fails], env=env) as runtime:

@@ -15,11 +15,6 @@ from z0.testing import VirtualClock, crash
 MIB = 1024 * 1024
 
 
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    return tmp_path / "data"
-
-
 class Small(Scripted):
     steps_max = 10
     result_bytes = 1_000

@@ -19,11 +19,6 @@ from z0.workflows.journal import Entry
 from z0.workflows.retrying import begun_since
 
 
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    return tmp_path / "data"
-
-
 class Once(Scripted):
     namespace = "Scripted"
     retries = z0.Retries(limit=0)

@@ -42,8 +42,8 @@ class Order(z0.Workflow):
         return "done"
 
     async def slow(self) -> None:
-        while not going_on:  # noqa: ASYNC110  # nobody tells
-            await asyncio.sleep(0.01)
+        if not going_on:
+            await asyncio.Event().wait()
 
     async def outer(self, context: z0.StepContext) -> None:
         await context.do("slow", self.slow)
@@ -61,12 +61,13 @@ def test_what_ends_the_program_ends_no_instance(tmp_path: Path, how: type[BaseEx
 
     async def program() -> None:
         async def ends() -> None:
-            await asyncio.sleep(0.3)
             raise how
 
-        async with z0.Runtime(tmp_path / "data", actors=[Order], limits=z0.Limits(close_seconds=1)) as runtime:
+        clock = VirtualClock()
+        async with z0.Runtime(tmp_path / "data", actors=[Order], clock=clock) as runtime:
             for id in IDS:
                 await runtime.workflows.create(Order, id=id)
+            await clock.settle()
             await asyncio.create_task(ends())
 
     async def afterwards() -> dict[str, str]:

@@ -19,11 +19,6 @@ from tests.scripted_workflow import Scripted, running
 from z0.testing import VirtualClock, crash
 
 
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    return tmp_path / "data"
-
-
 class Paid(msgspec.Struct):
     order: int
     amount: int = 0

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import msgspec
 
 from z0.actors.clock import datetime_of
-from z0.actors.errors import ActorFileError, RuntimeClosed, Z0Error
+from z0.actors.errors import ActorFileError, RuntimeClosed, Z0Error, said
 from z0.actors.roster import Listed, Roster
 
 from . import permitted
@@ -177,13 +177,13 @@ async def done(
         try:
             instance, why = manager.get(cls, id), ""
             if error is not None or dry_run:
-                failure = (await instance.status()).error
-                why = "" if failure is None else failure.text
+                status = await instance.status()
+                why = "" if status.error is None else status.error.text
                 if error is not None and error not in why:
                     return
-            if dry_run:
-                permitted.check(repr(instance), verb, await instance.status())
-            else:
+                if dry_run:
+                    permitted.check(repr(instance), verb, status)
+            if not dry_run:
                 await getattr(instance, verb)(**arguments)
             results[id] = BulkResult(id=id, done=True, message=why)
         except RuntimeClosed:
@@ -213,4 +213,4 @@ async def _all(work: Sequence[Callable[[], Awaitable[None]]]) -> None:
 
 def _said(error: Exception) -> str:
     """What a report has of an error: those of ours say it themselves."""
-    return str(error) if isinstance(error, Z0Error) else f"{type(error).__name__}: {error}"
+    return str(error) if isinstance(error, Z0Error) else said(error)

@@ -16,6 +16,7 @@ from .keys import kind_of, name_of
 from .lifecycle import TERMINATED, Origin, continued
 from .retrying import begun_since
 from .rollback import plan_of, undone_before
+from .verdicts import KINDS
 
 if TYPE_CHECKING:
     from .history import Record
@@ -202,7 +203,7 @@ def _found(workflow: Workflow, step: str) -> Record:
     if record is None:
         known = [name for key, name in history.names().items() if kind_of(key) not in ("value", "patch")]
         raise StepNotFound(workflow.address, step, known)
-    if record.kind in ("all", "race"):  # it has the place of the step before: what is meant is the first in it
+    if record.kind in KINDS:  # it has the place of the step before: what is meant is the first in it
         return min(history.below(record.key), key=lambda each: each.position, default=record)
     return record
 

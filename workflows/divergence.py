@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
+from z0.actors.schedule import as_long_again
+
 from .errors import NonDeterminismError
 from .failure import failure_of
 
@@ -26,7 +28,7 @@ def pause(workflow: Workflow, error: NonDeterminismError) -> None:
     log.error("%s is paused: %s", workflow.address, error)
     now, first = workflow.clock.now_us(), workflow.history.diverged
     since = now if first is None else first.detail["since"]
-    again_at = now + max(LOOK_AGAIN_US, min(now - since, _LOOK_AGAIN_MAX_US))
+    again_at = as_long_again(since, now, LOOK_AGAIN_US, _LOOK_AGAIN_MAX_US)
     workflow.note("workflow_paused", reason=str(error), error=failure_of(error), since=since, again_at=again_at)
 
 

@@ -20,6 +20,7 @@ from msgspec.structs import replace
 
 from z0.actors import codec
 from z0.actors.clock import datetime_of
+from z0.actors.schedule import LONGEST_US, as_long_again
 from z0.actors.segments import gated
 
 from . import put_off, retention
@@ -40,7 +41,6 @@ log = logging.getLogger("z0.workflows")
 ALARM = "z0.errands"
 _BEGINNINGS = frozenset({"workflow_queued", "workflow_retried", "workflow_restarted"})
 _OWING = _BEGINNINGS | ENDS.keys() | {"alert_raised", "workflow_resumed"}
-_SHORTEST, _LONGEST = 2_000_000, 1_024_000_000  # microseconds between two tries
 
 Errand = Callable[["Workflow", Entry], Awaitable[None]]
 
@@ -119,13 +119,13 @@ class Errands:
 
     def _later(self, key: str, entry: Entry, error: BaseException) -> None:
         workflow, at = self._workflow, self._be_reminded(entry.at)
-        level = logging.ERROR if workflow.clock.now_us() - entry.at > _LONGEST else logging.WARNING
+        level = logging.ERROR if workflow.clock.now_us() - entry.at > LONGEST_US else logging.WARNING
         log.log(level, "%s: %s failed, and is tried again at %s: %r", workflow.address, key, at, error)
 
     def _be_reminded(self, since: int) -> datetime:
         """Set the alarm for what is owed since then; when that is to be tried."""
         storage, now = self._workflow.storage, self._workflow.clock.now_us()
-        at = datetime_of(now + min(max(now - since, _SHORTEST), _LONGEST))
+        at = datetime_of(as_long_again(since, now))
         set_at = storage.get_alarm(name=ALARM)
         if set_at is None or set_at > at:
             storage.set_alarm(at, name=ALARM)

@@ -33,7 +33,7 @@ def _step_completed(history: History, entry: Entry) -> None:
     record.done, record.value, record.failure, record.begun = True, entry.value, None, False
     record.attempts, detail = entry.attempt or 0, entry.detail
     record.blob, record.sensitive = detail.get("blob"), bool(detail.get("sensitive"))
-    record.undo = record.undo or "undo" in detail
+    _undo(record, entry)
     _took(history, entry)
     history.shut(record)
     if history.inside:
@@ -66,6 +66,7 @@ def _failed(history: History, entry: Entry) -> Record:
     record = history.record(entry)
     record.attempts, record.begun = entry.attempt or 0, False
     record.failure = msgspec.convert(entry.detail["error"], Failure) if "error" in entry.detail else None
+    history.positions = max(history.positions, entry.detail.get("begun", 0))
     _undo(record, entry)
     _took(history, entry)
     history.shut(record)
@@ -75,7 +76,6 @@ def _failed(history: History, entry: Entry) -> Record:
 def _step_errored(history: History, entry: Entry) -> None:
     record = _failed(history, entry)
     record.done = True
-    history.positions = max(history.positions, entry.detail.get("begun", 0))
     _forget_unfinished(history, record.key)
 
 
@@ -125,7 +125,6 @@ def _wait_completed(history: History, entry: Entry) -> None:
 def _wait_timed_out(history: History, entry: Entry) -> None:
     record = _failed(history, entry)
     record.done = True
-    history.positions = max(history.positions, entry.detail.get("begun", 0))
 
 
 def _event_received(history: History, entry: Entry) -> None:

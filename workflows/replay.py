@@ -12,13 +12,12 @@ from z0.actors.errors import InvalidValue, Z0Error, presentable
 
 from . import journal
 from .errors import Continued, NonDeterminismError
-from .event import Event
 from .failure import failure_of
 from .history import History
 from .place import begin_body
 from .run import Run
 from .step import Step
-from .values import loaded, payload_of, stored
+from .values import first_event, stored
 from .workflow import Workflow
 
 
@@ -123,8 +122,7 @@ class Replaying(Workflow):
     async def _output(self, run: Run) -> bytes | None:
         created = run.history.created
         assert created is not None
-        payload = loaded(created.value, payload_of(type(self).run), "the payload")
-        event = Event(payload=payload, timestamp=created.created_at, id=self.name, scheduled_time=created.scheduled)
+        event = first_event(type(self).run, created, self.name, "the payload")
         return stored(await self.run(event, Step(run)), "the output", 2**63)
 
     def _told(self, kind: str, message: str) -> str:

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Sequence
 from .history import History
 from .journal import Entry
 from .keys import around, is_below, kind_of
+from .verdicts import KINDS
 
-_VERDICTS = ("all", "race")
 FAILURES = ("step_errored", "wait_timed_out")
 """The entries with which a step fails for good."""
 
@@ -67,8 +67,8 @@ class _GoingOn:
 
 
 def _decides(entry: Entry) -> bool:
-    return entry.event == "value_recorded" and kind_of(entry.step or "") in _VERDICTS
+    return entry.event == "value_recorded" and kind_of(entry.step or "") in KINDS
 
 
 def _is_in(key: str, forgotten: set[str]) -> bool:
-    return any(place in forgotten and kind_of(place) not in _VERDICTS for place in around(key))
+    return any(place in forgotten and kind_of(place) not in KINDS for place in around(key))

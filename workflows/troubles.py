@@ -7,6 +7,7 @@ from collections.abc import Callable
 import msgspec
 
 from z0.actors.clock import to_us
+from z0.actors.errors import said
 from z0.actors.schedule import retry_seconds
 from z0.actors.storage import Storage
 
@@ -57,4 +58,4 @@ class Troubles:
 
 
 def _text(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"[:2_000].encode(errors="backslashreplace").decode()
+    return said(error)[:2_000].encode(errors="backslashreplace").decode()

@@ -18,6 +18,7 @@ from z0.actors.alarm_runs import AlarmInfo
 from z0.actors.clock import datetime_of
 from z0.actors.names import DEFAULT_TENANT, Address
 from z0.actors.roster import Roster
+from z0.actors.schedule import as_long_again
 from z0.actors.schema import ACTOR_SCHEMA
 from z0.actors.segments import gated
 
@@ -36,7 +37,6 @@ log = logging.getLogger("z0.workflows")
 NAMESPACE = "z0-turnstiles"
 _LOOK = "10 minutes"  # after which members are looked at that have not been heard of
 _RETRY = "5 seconds"
-_SHORTEST, _LONGEST = 2_000_000, 1_024_000_000  # microseconds between two tries to create what was debounced
 _SCHEMA = (
     "CREATE TABLE z0_members(tenant TEXT NOT NULL, id TEXT NOT NULL, seq INTEGER NOT NULL, groups TEXT NOT NULL,"
     " priority INTEGER NOT NULL, state TEXT NOT NULL, since INTEGER NOT NULL, reason TEXT NOT NULL,"
@@ -336,7 +336,7 @@ class Turnstile(Actor):
             if host.dead or host.node.draining:
                 raise
             now = self.clock.now_us()
-            again = now + min(max(now - first, _SHORTEST), _LONGEST)
+            again = as_long_again(first, now)
             what = f"debounced {self.name} {id!r}"
             log.error("%s is not created yet, and is tried again at %s: %s", what, datetime_of(again), error)
             host.writes.write(_DELAY_PENDING, (again, tenant, key, due))

@@ -18,6 +18,9 @@ from z0.actors.extensions import PLAIN
 
 from .event import Event
 
+if typing.TYPE_CHECKING:
+    from .journal import Entry
+
 REDACTED = codec.encode("[REDACTED]")
 """What readers are shown of a sensitive result."""
 
@@ -130,6 +133,15 @@ def _meant(annotation: Any, module: str) -> Any:
 # By what is written and where, never by the function: a callback is mostly a closure that is made anew for each step,
 # so that it would not be found again, and would keep the instance and its whole runtime in memory.
 _read = lru_cache(maxsize=1024)(_meant)
+
+
+def first_event(run: Callable[..., Any], created: Entry, id: str, what: str) -> Event[Any]:
+    """What the body `run` is given, of an instance that begins with that entry. Raises InvalidValue.
+
+    `what`: how an error names the payload.
+    """
+    payload = loaded(created.value, payload_of(run), what)
+    return Event(payload=payload, timestamp=created.created_at, id=id, scheduled_time=created.scheduled)
 
 
 @lru_cache(maxsize=1024)

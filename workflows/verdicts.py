@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .lifecycle import Child
 
 KINDS = ("all", "race")
+"""The steps that come to one."""
 
 
 class Verdict(msgspec.Struct, frozen=True):

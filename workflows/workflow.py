@@ -30,7 +30,7 @@ from .run import Run
 from .services import ENTRIES, services
 from .status import InstanceStatus
 from .step import Step
-from .values import loaded, payload_of, stored
+from .values import first_event, stored
 
 if TYPE_CHECKING:
     from .instances import Workflows
@@ -243,12 +243,7 @@ class Workflow(Bounded):
         """What the code does."""
         created = self.history.created
         assert created is not None
-        event = Event(
-            payload=loaded(created.value, payload_of(type(self).run), f"the payload of {self.address}"),
-            timestamp=created.created_at,
-            id=self.name,
-            scheduled_time=created.scheduled,
-        )
+        event = first_event(type(self).run, created, self.name, f"the payload of {self.address}")
         try:
             return await self.run(event, Step(run))
         except Exception as error:

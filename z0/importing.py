@@ -7,6 +7,8 @@ import sys
 import traceback
 from typing import Any
 
+from z0.actors.errors import said
+
 HERE = ("<frozen", __file__, importlib.__file__ or "")
 
 
@@ -31,7 +33,7 @@ def imported(name: str) -> Any:
 
 def told(error: BaseException) -> str:
     """The error in one line, with the line of the user's code that raised it."""
-    text = f"{type(error).__name__}: {error}".splitlines()[0]
+    text = said(error).splitlines()[0]
     if isinstance(error, SyntaxError):  # which says where
         return text
     lines = [each for each in traceback.extract_tb(error.__traceback__) if not each.filename.startswith(HERE)]
