@@ -6,6 +6,7 @@ import dis
 import inspect
 from collections.abc import Callable, Coroutine
 from functools import partial
+from operator import itemgetter
 from types import CodeType
 from typing import Any, TypeVar, cast
 
@@ -80,15 +81,23 @@ def can_suspend(function: Callable[..., Any]) -> bool:
 def handlers_of(cls: type, base: type, hooks: frozenset[str] = HOOKS) -> dict[str, Handler]:
     """The messages of `cls`: each public `async def` that is not a hook and not of `base` itself."""
     found: dict[str, Handler] = {}
-    for name in dir(cls):
+    for name, attribute in _attributes_beyond(base, cls):
         if name.startswith("_") or name in hooks or hasattr(base, name):
             continue
-        attribute = inspect.getattr_static(cls, name)
         function = attribute.function if isinstance(attribute, outside) else attribute
-        if inspect.iscoroutinefunction(function) and not isinstance(attribute, (staticmethod, classmethod)):
+        if inspect.iscoroutinefunction(function):
             mark = attribute if isinstance(attribute, outside) else None
             found[name] = _handler(name, function, mark)
     return found
+
+
+def _attributes_beyond(base: type, cls: type) -> list[tuple[str, Any]]:
+    """What a class has that its base has not, as it stands in the class: a property or a static method stays one."""
+    found: dict[str, Any] = {}
+    for each in reversed(cls.__mro__):
+        if not issubclass(base, each):
+            found.update(vars(each))
+    return sorted(found.items(), key=itemgetter(0))
 
 
 def _handler(name: str, function: Callable[..., Coroutine[Any, Any, Any]], outer: outside | None) -> Handler:

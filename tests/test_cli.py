@@ -16,7 +16,7 @@ import pytest
 from cyclopts import App
 
 import z0
-from z0 import bank, cli, inspect, terminal
+from z0 import bank, cli, demo_command, inspect, terminal
 from z0.testing import VirtualClock
 
 EVIL = "\x1b[31mred\x1b]0;title\x07\u202e\x9b\u2028[bold]x[/bold]"
@@ -331,6 +331,12 @@ def test_demo_ends_with_commands_that_work_as_typed(
     assert ["Account/2" in shell(lines[0]), "700" in shell(lines[1]), "0 broken" in shell(lines[2])] == [True] * 3
 
 
+def test_no_command_waits_for_the_import_of_what_another_one_needs() -> None:
+    dear = {"z0.demo", "z0.bench", "urllib.request", "prometheus_client"}
+    code = f"import sys, z0.cli; z0.cli._app('ls'); print(*sorted({dear} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout.strip() == b""
+
+
 def test_a_command_is_named_as_a_shell_finds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("mine", "other"):
         script = tmp_path / name / "z0"
@@ -348,7 +354,7 @@ def test_a_command_is_named_as_a_shell_finds_it(tmp_path: Path, monkeypatch: pyt
     ):
         monkeypatch.setenv("PATH", str(path))
         monkeypatch.chdir(folder)
-        assert cli._typed() == expected
+        assert demo_command._typed() == expected
 
 
 def test_demo_as_json_is_one_document_and_a_failed_check_is_exit_code_1(tmp_path: Path, capsys: Output) -> None:

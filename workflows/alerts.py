@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import urllib.error
-import urllib.request
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from typing import Any
@@ -58,13 +56,6 @@ class LogAlerts:
         self._logger.error("alert %s from %s: %s", alert.name, where, _json(alert.data))
 
 
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """Where it leads, the alert would be asked for, and not posted."""
-
-    def redirect_request(self, *_: object) -> None:
-        return None
-
-
 class WebhookAlerts:
     """Posts alerts as JSON. Anything but an answer below 300 is a failure, and posted again later.
 
@@ -78,20 +69,12 @@ class WebhookAlerts:
         self._url = url
         self._headers = {"Content-Type": "application/json", **(headers or {})}
         self._seconds = seconds(timeout)
-        self._opener = urllib.request.build_opener(_NoRedirects)
 
     async def __call__(self, alert: Alert) -> None:
         """Post it."""
-        await asyncio.to_thread(self._post, _json(alert).encode())
+        from .posting import post  # what it needs would be a tenth of the time that importing z0 takes
 
-    def _post(self, body: bytes) -> None:
-        request = urllib.request.Request(self._url, body, self._headers)
-        try:
-            with self._opener.open(request, timeout=self._seconds) as answer:
-                answer.read(1)
-        except urllib.error.HTTPError as error:
-            error.close()
-            raise OSError(f"{self._url} answered {error.code} {error.reason}") from None
+        await asyncio.to_thread(post, self._url, _json(alert).encode(), self._headers, self._seconds)
 
 
 def _json(value: Any) -> str:

@@ -35,7 +35,7 @@ def replay(
         cls, given = class_of(workflow), None if env is None else made(env)
         found = asyncio.run(replay_file(file, cls, env=given, limit=timeout))
     except (ValueError, Z0Error) as error:
-        sys.stderr.write(f"z0: {terminal.printable(error)}\n")
+        terminal.print_problem(error)
         return ERROR
     if json:
         terminal.print_json({"same": found.same, **{name: getattr(found, name) for name in found.__struct_fields__}})

@@ -65,6 +65,11 @@ def print_json(value: object) -> None:
     sys.stdout.write(json_text(value, indent=True) + "\n")
 
 
+def print_problem(problem: object) -> None:
+    """Print why a command ends, as one line on stderr."""
+    sys.stderr.write(f"z0: {printable(problem)}\n")
+
+
 def console() -> Console:
     """A terminal as it is; anything else gets room for whole lines."""
     return Console() if sys.stdout.isatty() else Console(width=WIDTH)
