@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
-from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 from z0.actors.clock import seeded
@@ -32,15 +31,16 @@ class CrashImage(NamedTuple):
 
     def write(self, directory: str | os.PathLike[str], *, of: str | os.PathLike[str]) -> None:
         """Make the folder `of` again as `directory`, which is not there or empty."""
-        target, root = Path(directory), Path(of).absolute()
+        root = os.path.abspath(of)
         for folder in sorted(self.folders):
-            if Path(folder).is_relative_to(root):
-                (target / Path(folder).relative_to(root)).mkdir(parents=True, exist_ok=True)
+            if f"{folder}{os.sep}".startswith(f"{root}{os.sep}"):
+                os.makedirs(f"{os.fspath(directory)}{folder[len(root) :]}", exist_ok=True)
         for path, content in self.files.items():
-            if Path(path).is_relative_to(root):
-                file = target / Path(path).relative_to(root)
-                file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_bytes(content)
+            if path.startswith(f"{root}{os.sep}"):
+                file = f"{os.fspath(directory)}{path[len(root) :]}"
+                os.makedirs(os.path.dirname(file), exist_ok=True)
+                with open(file, "wb") as written:
+                    written.write(content)
 
 
 class _Choice:
