@@ -360,8 +360,8 @@ async def test_a_child_that_does_not_go_on_telling_after_a_crash_would_be_found_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def start(self: z0.Workflow) -> None:
-        if not self.rested:
-            self.go_on()
+        if not self._z0_engine.rested:
+            self._z0_engine.body.go_on()
 
     monkeypatch.setattr(z0.Workflow, "start", start)  # nothing is told on opening
     with pytest.raises(AssertionError):

@@ -543,8 +543,8 @@ async def test_wherever_a_crash_comes_alerts_and_failures_are_told(point: Any, p
 
 async def test_an_errand_that_is_forgotten_by_a_crash_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     async def start(self: z0.Workflow) -> None:  # as it is, without what was owed
-        if self._is_runnable and not self.rested:
-            self.go_on()
+        if not self._z0_engine.rested:
+            self._z0_engine.body.go_on()
 
     monkeypatch.setattr(z0.Workflow, "start", start)
     noticed = 0

@@ -287,7 +287,10 @@ async def test_a_retry_that_is_cut_off_at_any_commit_comes_to_the_same_end(proof
     class Cutting(Cut):
         def work(self, name: str) -> Callable[[], str]:
             def act() -> str:
-                if name == "bad" and not self.history.records["all:all#1/0/race:race#1/0/all:all#1/0/do:bad#1"].again:
+                if (
+                    name == "bad"
+                    and not self._z0_engine.history.records["all:all#1/0/race:race#1/0/all:all#1/0/do:bad#1"].again
+                ):
                     raise ConnectionError(name)
                 return name
 

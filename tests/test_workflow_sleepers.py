@@ -40,10 +40,10 @@ class Careful(z0.Workflow):
 
     async def run(self, event: z0.Event[None], step: z0.Step) -> list[str]:
         async def first() -> list[str]:
-            return [self.address]
+            return [self.id]
 
         def second() -> dict[str, list[str]]:
-            return {"names": [self.address]}
+            return {"names": [self.id]}
 
         names = await step.do("first", first, rollback=lambda context: first())
         await step.sleep("night", "1 day")

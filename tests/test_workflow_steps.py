@@ -151,7 +151,7 @@ async def test_plain_values_come_back_exactly_on_the_first_run_and_on_replay(
 async def test_facts_come_back_as_facts_without_an_annotation(clock: VirtualClock, tmp_path: Any) -> None:
     async def body(step: z0.Step) -> Any:
         assert isinstance(step, z0.Step)
-        account = step.run.workflow.get(Account, "acct_1")
+        account = step.run.engine.workflow.get(Account, "acct_1")
         return await step.do("charge", lambda: account.append("charge", amount=-5, data={"order": [1]}))
 
     first, again = await twice(body, clock, tmp_path)

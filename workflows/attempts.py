@@ -32,6 +32,7 @@ from .failure import failure_of
 from .history import Record
 from .journal import UNDOABLE, Event
 from .keys import SentKeys
+from .limits import check_execution
 from .options import Options
 from .place import INSIDE
 from .retries import Settings, asked_delay, delay_after, worth_another
@@ -41,9 +42,9 @@ from .tracing import span_of
 from .values import check_returns, returned, returned_by
 
 if TYPE_CHECKING:
+    from .engine import Engine
     from .run import Run
     from .steps import StepContext, Steps
-    from .workflow import Workflow
 
 log = logging.getLogger("z0.workflows")
 _ANSWER_SECONDS = 5.0  # that a function may take to say when to try again, or whether to
@@ -88,9 +89,9 @@ class Attempts:
 
     def callback(self) -> Callable[..., Any]:
         """What is called: the step's callback, or what a test has put in its place."""
-        workflow, fn = self._run.workflow, self._fn
-        replace = workflow._services.replace
-        return fn if replace is None else replace(workflow, self._record.key, self._name, fn)
+        engine, fn = self._run.engine, self._fn
+        replace = engine.services.replace
+        return fn if replace is None else replace(engine.workflow, self._record.key, self._name, fn)
 
     def context(self, attempt: int, settings: Settings) -> StepContext:
         """What the callback gets."""
@@ -98,13 +99,13 @@ class Attempts:
 
     async def make(self) -> Any:
         """Make attempts until one succeeds, or enough have failed. Raises the error of the last one."""
-        run, record, workflow = self._run, self._record, self._run.workflow
+        run, record, engine = self._run, self._record, self._run.engine
         while True:
             if record.due is not None:
-                over = record.due <= workflow.clock.now_us()
-                if not over or (not self._made and not deadlines.is_next(workflow, record.due)):
+                over = record.due <= engine.clock.now_us()
+                if not over or (not self._made and not deadlines.is_next(engine, record.due)):
                     with self._steps.waiting():
-                        await run.park(record)
+                        await run.waits.park(record)
                 run.history.shut(record)
             self._steps.announce()
             with self._steps.waiting():
@@ -112,8 +113,8 @@ class Attempts:
             if record.begun:
                 error: Exception = StepInterrupted(self._name, record.attempts + 1)
             else:
-                workflow.check_time(run.execution_us)
-                run.begin()
+                check_execution(engine.address, run.history.executed, run.execution_us)
+                run.waits.begin()
                 try:
                     return await self._attempt(record.attempts + 1)
                 except _ENDINGS:
@@ -123,7 +124,7 @@ class Attempts:
                     run.host.writes.undo()  # what it wrote since it last waited, as of any message that fails
                     error = presentable(caught)
                 finally:
-                    run.end()
+                    run.waits.end()
             record = self._record = await self._failed(record.attempts + 1, error)
             if record.done:
                 await run.host.durable()  # what fails around it is taken back without it
@@ -149,23 +150,23 @@ class Attempts:
             task.cancel()
 
     async def _attempt(self, attempt: int) -> Any:
-        run, workflow, record = self._run, self._run.workflow, self._record
+        run, engine, record = self._run, self._run.engine, self._record
         kind = returned_by(self._fn)
         check_returns(kind, self._name)
-        self._started = workflow.clock.now_us()
+        self._started = engine.clock.now_us()
         if self._made:
             run.again(record)
         self._made += 1
-        if workflow.cut_off:
-            await cut_offs.count(workflow, record.key, attempt)
+        if engine.cut_off:
+            await cut_offs.count(engine, record.key, attempt)
         if self._options.at_most_once:
-            workflow.note(self.event("attempt_started"), record, attempt=attempt, settings=self._settings, **self.noted)
+            engine.note(self.event("attempt_started"), record, attempt=attempt, settings=self._settings, **self.noted)
             await run.host.durable()
         self._took, self._slept = None, False
         # What it sends without an idempotency key gets one, which is the same in every attempt.
         call, inside = CURRENT.get(), INSIDE.set(record.key)
         assert call is not None
-        keys = SentKeys(workflow.idempotency_key, record.key)
+        keys = SentKeys(engine.idempotency_key, record.key)
         token = CURRENT.set(Call(call.host, call.activity, call.deadline, keys))
         try:
             with span_of(run, record.key, self._name, attempt):
@@ -176,10 +177,10 @@ class Attempts:
         run.check_live()
         encoded, value = returned(value, kind, self._name)
         detail = self._detail()
-        if encoded is not None and len(encoded) > workflow.result_bytes:
-            detail["blob"] = await workflow.spill(encoded, f"the result of step {self._name!r}")
+        if encoded is not None and len(encoded) > engine.workflow.result_bytes:
+            detail["blob"] = await engine.spill(encoded, f"the result of step {self._name!r}")
             encoded = None
-        workflow.note(self.event("step_completed"), record, encoded, attempt=attempt, started=self._started, **detail)
+        engine.note(self.event("step_completed"), record, encoded, attempt=attempt, started=self._started, **detail)
         run.passed(record.key)
         if "/" in record.key:  # what failed around it is taken back without it
             await run.host.durable()
@@ -200,7 +201,7 @@ class Attempts:
         result = fn(self.context(attempt, self._settings)) if _wants_context(fn) else fn()
         if type(result) in PLAIN or not inspect.isawaitable(result):
             return result
-        limit = self._limit = TimeLimit(self._run.workflow, self._settings.timeout)
+        limit = self._limit = TimeLimit(self._run.engine, self._settings.timeout)
         try:
             value = await result
         except asyncio.CancelledError as cancelled:
@@ -232,17 +233,17 @@ class Attempts:
 
     def _ignore(self, attempt: int, value: Any) -> None:
         """Journal a result that came too late."""
-        workflow = self._run.workflow
+        engine = self._run.engine
         if self._run.closed or self._run.host.dead:
             raise Suspended
         try:
             encoded: bytes | None = codec.encode(value)
         except InvalidValue:
             encoded = None
-        if encoded is not None and len(encoded) > workflow.result_bytes:
+        if encoded is not None and len(encoded) > engine.workflow.result_bytes:
             encoded = None
         self._run.host.writes.undo()
-        workflow.note(self.event("attempt_ignored"), self._record, encoded, attempt=attempt, started=self._started)
+        engine.note(self.event("attempt_ignored"), self._record, encoded, attempt=attempt, started=self._started)
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
@@ -251,7 +252,7 @@ class Attempts:
         self._waiting += 1
         if self._waiting == 1:
             self._slept = True
-            run.end()
+            run.waits.end()
             if limit is not None:
                 limit.stand_still()
         try:
@@ -260,13 +261,13 @@ class Attempts:
         finally:
             self._waiting -= 1
             if not self._waiting:
-                run.begin()
+                run.waits.begin()
                 if limit is not None and self._limit is limit:
                     limit.go_on()
 
     async def _failed(self, attempt: int, error: Exception) -> Record:
         """Journal that an attempt failed, and when the next is made, if one is."""
-        run, workflow, record = self._run, self._run.workflow, self._record
+        run, engine, record = self._run, self._run.engine, self._record
         detail: dict[str, Any] = {**self._detail(), "settings": self._settings}
         try:
             final = isinstance(error, _FINAL) or attempt > self._settings.limit
@@ -281,10 +282,10 @@ class Attempts:
             raise Suspended
         detail["error"] = failure_of(error)
         if delay is None:
-            workflow.note(self.event("step_errored"), record, attempt=attempt, started=self._started, **detail)
+            engine.note(self.event("step_errored"), record, attempt=attempt, started=self._started, **detail)
         else:
-            detail["retry_at"] = workflow.clock.now_us() + to_us(delay)
-            workflow.note(self.event("attempt_errored"), record, attempt=attempt, started=self._started, **detail)
+            detail["retry_at"] = engine.clock.now_us() + to_us(delay)
+            engine.note(self.event("attempt_errored"), record, attempt=attempt, started=self._started, **detail)
         run.passed(record.key)
         return run.history.records[record.key]
 
@@ -295,20 +296,20 @@ class Attempts:
         """What a function of the user's says, who may take some seconds to."""
         if not inspect.isawaitable(answer):
             return answer
-        return await within(self._run.workflow.clock, _ANSWER_SECONDS, answer, f"{whose} took more than 5 s")
+        return await within(self._run.engine.clock, _ANSWER_SECONDS, answer, f"{whose} took more than 5 s")
 
     async def _delay(self, attempt: int, error: Exception) -> float:
         """Seconds until the next attempt."""
         settings, retries = self._settings, self._options.retries
         after = getattr(error, "retry_after", None)
         if after is not None:
-            workflow = self._run.workflow
+            engine = self._run.engine
             try:
-                return asked_delay(after, workflow.clock.now_us())
+                return asked_delay(after, engine.clock.now_us())
             except (ValueError, OverflowError) as caught:  # of another house, whose word means something else
                 log.warning(
                     "%s: step %r failed with retry_after=%.200r, and waits as usual instead: %s",
-                    workflow.address, self._name, after, caught,
+                    engine.address, self._name, after, caught,
                 )  # fmt: skip
         first = settings.delay
         if first is None:
@@ -318,10 +319,10 @@ class Attempts:
         return delay_after(settings, attempt, first, random)
 
 
-def undo_of(workflow: Workflow, record: Record, name: str, fn: Callable[..., Any], rollback: Any) -> Undo:
+def undo_of(engine: Engine, record: Record, name: str, fn: Callable[..., Any], rollback: Any) -> Undo:
     """What undoes a step. `rollback`: a handler, or one with settings."""
     given = rollback if isinstance(rollback, Rollback) else Rollback(rollback)
-    options = Options.of(workflow, given.retries, given.timeout)
+    options = Options.of(engine, given.retries, given.timeout)
     return Undo(record, name, given.fn, options, returned_by(fn))
 
 

@@ -1,28 +1,18 @@
-"""What a class of workflows declares: its settings, and the limits that its instances are held to."""
+"""What a class of workflows declares: its settings."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
-from functools import partial
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from z0.actors.clock import Span, seconds, to_us
-from z0.actors.errors import LimitExceeded
+from z0.actors.clock import Span, seconds
 from z0.ledger.entity import Entity
 
-from . import blobs
 from .flow import Debounce, Rules
-from .history import History
-from .lifecycle import first_created
-from .limits import check_blob, is_near, near
 from .profiles import Profile, settings_of
 from .retention import Retention
 from .retries import Retries, check_retries
 from .schedules import Schedule
-
-log = logging.getLogger("z0.workflows")
 
 
 class Bounded(Entity):
@@ -64,8 +54,6 @@ class Bounded(Entity):
     schedules: ClassVar[Sequence[Schedule]] = ()
     """Of the default tenant; known when the runtime is opened with this class."""
 
-    history: History
-
     def __init_subclass__(cls, profile: Profile | None = None, **kwargs: Any) -> None:
         """Read what the class declares. Raises TypeError, ValueError for what cannot be."""
         super().__init_subclass__(**kwargs)
@@ -83,74 +71,3 @@ class Bounded(Entity):
         for span in (cls.timeout, cls.execution_max, cls.sleep_max):
             if span is not None:
                 seconds(span)
-
-    @property
-    def id(self) -> str:
-        """The id of the instance."""
-        return self.name
-
-    @property
-    def address(self) -> str:
-        """Class and id, for messages to people."""
-        return f"{self._z0_host.kind.namespace} {self.name!r}"
-
-    @property
-    def born(self) -> int:
-        """When the instance was first created, in microseconds: what tells it from those that had its id before it."""
-        created = self.history.created
-        assert created is not None
-        return int(created.detail.get("born") or first_created(created))
-
-    @property
-    def identity(self) -> str:
-        """What tells this instance from every other."""
-        return f"{self._z0_host.address}/{self.born}"
-
-    def idempotency_key(self, step: str) -> str:
-        """What tells this step of this run of this instance from every other."""
-        return f"{self.identity}/{self.history.run}/{step}"
-
-    @property
-    def blobs(self) -> Path:
-        """Where results are kept that are too big for the journal."""
-        return blobs.folder_of(self._z0_host.database.path)
-
-    async def spill(self, encoded: bytes, what: str) -> str:
-        """Keep a result in a file; its name. Raises LimitExceeded."""
-        check_blob(len(encoded), max(self.blob_bytes, self.result_bytes), what)
-        self.used("blob_bytes", len(encoded), self.blob_bytes)
-        node = self._z0_host.node
-        name: str = await node.threads.call(partial(blobs.write, node.file_ops, self.blobs, encoded))
-        return name
-
-    async def kept(self, name: str) -> bytes:
-        """A result that is kept in the file of this name. Raises InvalidValue."""
-        content: bytes = await self._z0_host.node.threads.call(partial(blobs.read, self.blobs, name))
-        return content
-
-    def used(self, limit: str, use: int, most: int | None) -> None:
-        """Say so when a limit is nearly reached: once, for one that is counted up."""
-        if most is not None and is_near(limit, use, most):
-            log.warning("%s: %s", self.address, near(limit, use, most))
-
-    def check_steps(self, taken: int) -> None:
-        """Raises LimitExceeded when the instance may not take another step."""
-        if self.steps_max is not None and taken >= self.steps_max:
-            raise LimitExceeded(
-                f"{self.address} has taken {taken:,} steps, and may take {self.steps_max:,} (steps_max); have each "
-                "step do more, hand parts of the work to child workflows, or allow more"
-            )
-        self.used("steps_max", taken + 1, self.steps_max)
-
-    @property
-    def execution_us(self) -> float:
-        """`execution_max` in microseconds; without one, endless."""
-        return float("inf") if self.execution_max is None else to_us(seconds(self.execution_max))
-
-    def check_time(self, most_us: float) -> None:
-        """Raises LimitExceeded when the instance has executed for as long as it may."""
-        if self.history.executed >= most_us:
-            raise LimitExceeded(
-                f"{self.address} has executed for {self.history.executed / 86_400e6:,.1f} days, all that it may "
-                "(execution_max); continue in another instance, or allow more"
-            )

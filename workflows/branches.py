@@ -132,10 +132,10 @@ class Branches:
         for undo in list(run.undos.values()):  # what must be undone should be known to have been begun
             cut_off = undo.record.position and undo.record.key not in run.history.records
             if cut_off and any(is_below(undo.record.key, self._branches[index].key) for index in lost):
-                run.workflow.note("step_started", undo.record, **UNDOABLE)
+                run.engine.note("step_started", undo.record, **UNDOABLE)
         verdict = Verdict(decided, lost, len(self._tasks))
         value = stored(msgspec.to_builtins(verdict), self._record.key, 2**20)
-        run.workflow.note("value_recorded", self._record, value, closed=self._under_way(lost))
+        run.engine.note("value_recorded", self._record, value, closed=self._under_way(lost))
         return [self._tasks[index] for index in lost]
 
     def _under_way(self, lost: list[int]) -> list[str]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from .errors import Suspended
 
 if TYPE_CHECKING:
-    from .workflow import Workflow
+    from .engine import Engine
 
 log = logging.getLogger("z0.workflows")
 
@@ -21,28 +21,28 @@ _GET = "SELECT value FROM z0_meta WHERE key = 'cut_offs'"
 _SET = "INSERT OR REPLACE INTO z0_meta VALUES('cut_offs', ?)"
 
 
-async def count(workflow: Workflow, step: str, attempt: int) -> None:
+async def count(engine: Engine, step: str, attempt: int) -> None:
     """Note that this attempt is the first one since the instance was cut off. Raises Suspended: one time too many."""
-    workflow.cut_off = False
-    writes, which, most = workflow._z0_host.writes, f"{attempt} {step}", workflow.recoveries_max
+    engine.cut_off = False
+    writes, which, most = engine.host.writes, f"{attempt} {step}", engine.workflow.recoveries_max
     if most is None:
         return
     found = writes.row(_GET)
     times, _, before = str(found[0]).partition(" ") if found is not None else ("0", "", "")
     again = int(times) + 1 if before == which and times.isdecimal() else 1
     if again > most:
-        _put_aside(workflow, step, most)
+        _put_aside(engine, step, most)
         raise Suspended
     writes.write(_SET, (f"{again} {which}",))
-    await workflow._z0_host.durable()
+    await engine.host.durable()
 
 
-def _put_aside(workflow: Workflow, step: str, most: int) -> None:
+def _put_aside(engine: Engine, step: str, most: int) -> None:
     reason = (
         f"{step} was cut off {most} times in a row (recoveries_max): it may be what ends the process. resume() begins "
         "it again, terminate() ends the instance"
     )
-    log.error("%s is paused: %s", workflow.address, reason)
-    workflow.note("workflow_paused", reason=reason)
-    workflow.set_alarm()
-    workflow.leave_run()
+    log.error("%s is paused: %s", engine.address, reason)
+    engine.note("workflow_paused", reason=reason)
+    engine.set_alarm()
+    engine.body.leave()

@@ -13,9 +13,9 @@ from .errors import NonDeterminismError
 from .failure import failure_of
 
 if TYPE_CHECKING:
+    from .engine import Engine
     from .history import Record
     from .run import Run
-    from .workflow import Workflow
 
 log = logging.getLogger("z0.workflows")
 
@@ -23,13 +23,13 @@ LOOK_AGAIN_US = 300 * 1_000_000
 _LOOK_AGAIN_MAX_US = 86_400 * 1_000_000
 
 
-def pause(workflow: Workflow, error: NonDeterminismError) -> None:
+def pause(engine: Engine, error: NonDeterminismError) -> None:
     """The code does not fit; look again, ever more rarely, whether it does."""
-    log.error("%s is paused: %s", workflow.address, error)
-    now, first = workflow.clock.now_us(), workflow.history.diverged
+    log.error("%s is paused: %s", engine.address, error)
+    now, first = engine.clock.now_us(), engine.history.diverged
     since = now if first is None else first.detail["since"]
     again_at = as_long_again(since, now, LOOK_AGAIN_US, _LOOK_AGAIN_MAX_US)
-    workflow.note("workflow_paused", reason=str(error), error=failure_of(error), since=since, again_at=again_at)
+    engine.note("workflow_paused", reason=str(error), error=failure_of(error), since=since, again_at=again_at)
 
 
 def difference(run: Run, found: str) -> NonDeterminismError:
@@ -37,13 +37,13 @@ def difference(run: Run, found: str) -> NonDeterminismError:
     first = min((run.history.records[key] for key in run.owed), key=lambda record: record.position, default=None)
     expected = "nothing more" if first is None else first.key
     position = run.history.positions + 1 if first is None else first.position
-    run.diverged = NonDeterminismError(run.workflow.address, position, expected, found)
+    run.diverged = NonDeterminismError(run.engine.address, position, expected, found)
     return run.diverged
 
 
 def changed(run: Run, record: Record, expected: str, found: str) -> NoReturn:
     """The code came to the step in another way than the journal has it. Raises NonDeterminismError."""
-    run.diverged = NonDeterminismError(run.workflow.address, record.position, expected, found)
+    run.diverged = NonDeterminismError(run.engine.address, record.position, expected, found)
     raise run.diverged
 
 

@@ -23,7 +23,7 @@ class InstanceLedger(Ledger):
     def restore(self, saved: Saved) -> None:
         """Be as when the head was this; and have the instance know that its journal may have been taken back too."""
         super().restore(saved)
-        self._owner.look_back()
+        self._owner._z0_engine.look_back()
 
     def _keyed(self, new: Draft) -> Draft:
         call = CURRENT.get()

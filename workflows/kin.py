@@ -27,6 +27,7 @@ from .place import INSIDE
 from .values import stored
 
 if TYPE_CHECKING:
+    from .engine import Engine
     from .history import Record
     from .run import Run
     from .steps import Steps
@@ -52,7 +53,7 @@ def child_class(run: Run, cls: type[Workflow] | str) -> type[Workflow] | None:
     Raises TypeError for what is neither a class nor a name.
     """
     try:
-        return run.workflow.workflows.class_of(cls)
+        return run.engine.workflow.workflows.class_of(cls)
     except InvalidName:
         return None
 
@@ -65,15 +66,15 @@ async def run_child(
     `inside`: takes the steps that stand in this one.
     """
     run = inside.run
-    workflow = run.workflow
+    engine = run.engine
     with steps.waiting():
         await run.reach(record)
-        cls = workflow.workflows.class_of(of)
+        cls = engine.workflow.workflows.class_of(of)
         if record.key not in run.history.records:
-            chosen = id or derived_id(_key(workflow, record), workflow.id)
-            child = Child(workflow.workflows.get(cls, chosen)._address.namespace, chosen, outlives)
+            chosen = id or derived_id(_key(engine, record), engine.id)
+            child = Child(engine.workflow.workflows.get(cls, chosen)._address.namespace, chosen, outlives)
             steps.announce()
-            workflow.note("child_started", record, child=msgspec.to_builtins(child))
+            engine.note("child_started", record, child=msgspec.to_builtins(child))
         record = run.history.records[record.key]
     token = INSIDE.set(record.key)
     try:
@@ -84,32 +85,32 @@ async def run_child(
         if run.closed or run.host.dead:
             raise Suspended from None
         if not record.done:
-            workflow.note("step_errored", record, attempt=record.attempts + 1, error=failure_of(error))
+            engine.note("step_errored", record, attempt=record.attempts + 1, error=failure_of(error))
         return
     finally:
         INSIDE.reset(token)
     if not record.done:
         with steps.waiting():
-            await run.park(record)
+            await run.waits.park(record)
 
 
-def _key(workflow: Workflow, record: Record) -> str:
+def _key(engine: Engine, record: Record) -> str:
     """Of the creation: another one when the step was forgotten, for its child may have ended by then."""
-    key, anew = workflow.idempotency_key(record.key), workflow.history.anew[record.key]
+    key, anew = engine.idempotency_key(record.key), engine.history.anew[record.key]
     return f"{key}~{anew}" if anew else key
 
 
 async def _create(inside: Steps, record: Record, cls: type[Workflow], payload: Any) -> None:
     """Create the child once; and have it retried, once for each time that this step is."""
-    workflow, child = inside.run.workflow, record.child
+    engine, child = inside.run.engine, record.child
     assert child is not None
-    instance = workflow.workflows.get(cls, child.id)
-    parent = Parent(workflow._z0_host.kind.namespace, workflow.id, record.key, created=workflow.born)
-    origin = Origin(key=_key(workflow, record), parent=parent)
+    instance = engine.workflow.workflows.get(cls, child.id)
+    parent = Parent(engine.host.kind.namespace, engine.id, record.key, created=engine.born)
+    origin = Origin(key=_key(engine, record), parent=parent)
 
     async def create() -> None:
         encoded = stored(payload, f"the payload of {child.id}", cls.result_bytes)
-        detail = workflow.workflows.detail_of(instance.cls, payload, None, 0, origin)
+        detail = engine.workflow.workflows.detail_of(instance.cls, payload, None, 0, origin)
         await instance._stub.z0_create(encoded, detail)
 
     async def retry() -> None:
@@ -123,83 +124,83 @@ async def _create(inside: Steps, record: Record, cls: type[Workflow], payload: A
 # Telling
 
 
-def see_to(workflow: Workflow) -> None:
+def see_to(engine: Engine) -> None:
     """Tell whom there is something to tell."""
-    host = workflow._z0_host
-    if is_due(workflow) and not workflow.telling and not host.dead and not host.node.draining:
+    host = engine.host
+    if is_due(engine) and not engine.telling and not host.dead and not host.node.draining:
         host.alarms.hold()
-        if not put_off.errands(workflow):
-            workflow.telling = True
-            workflow.wait_until(_tell_all(workflow))
+        if not put_off.errands(engine):
+            engine.telling = True
+            engine.workflow.wait_until(_tell_all(engine))
 
 
-def is_due(workflow: Workflow) -> bool:
+def is_due(engine: Engine) -> bool:
     """Whether somebody is still to be told."""
-    return bool(workflow.history.orphans) or workflow.history.owes_parent
+    return bool(engine.history.orphans) or engine.history.owes_parent
 
 
-async def _tell_all(workflow: Workflow) -> None:
+async def _tell_all(engine: Engine) -> None:
     try:
-        await gated(workflow._z0_host, _tell(workflow))
+        await gated(engine.host, _tell(engine))
     except asyncio.CancelledError:
         return
     finally:
-        workflow.telling = False
+        engine.telling = False
 
 
-async def _tell(workflow: Workflow) -> None:
-    history, host = workflow.history, workflow._z0_host
+async def _tell(engine: Engine) -> None:
+    history, host = engine.history, engine.host
     try:
-        while is_due(workflow):
+        while is_due(engine):
             if history.orphans:
                 child, rollback = next(iter(history.orphans.items()))
-                await _terminate(workflow, child, rollback)
-                workflow.note("child_told", child=child)
+                await _terminate(engine, child, rollback)
+                engine.note("child_told", child=child)
             else:
                 end, asked = history.end, history.again
-                await _tell_parent(workflow)
+                await _tell_parent(engine)
                 if history.end is end and history.again == asked:
-                    workflow.note("parent_told")
+                    engine.note("parent_told")
             await host.durable()
     except Exception as error:
         if host.dead:
             return
-        log.warning("%s could not tell its kin, and tries again: %s", workflow.address, error)
-        workflow.tell_delay = min(max(_FIRST_DELAY, 2 * workflow.tell_delay), _DELAY_MAX)
-        workflow.tell_at = workflow.clock.now_us() + to_us(workflow.tell_delay)
-        workflow.set_alarm()
+        log.warning("%s could not tell its kin, and tries again: %s", engine.address, error)
+        engine.tell_delay = min(max(_FIRST_DELAY, 2 * engine.tell_delay), _DELAY_MAX)
+        engine.tell_at = engine.clock.now_us() + to_us(engine.tell_delay)
+        engine.set_alarm()
     else:
-        workflow.tell_delay, workflow.tell_at = 0.0, None
+        engine.tell_delay, engine.tell_at = 0.0, None
 
 
-async def _terminate(workflow: Workflow, child: Child, rollback: bool) -> None:
+async def _terminate(engine: Engine, child: Child, rollback: bool) -> None:
     with suppress(WrongStatus, InstanceNotFound):  # it has ended, or never began
-        await workflow.workflows.get(child.namespace, child.id).terminate(rollback=rollback)
+        await engine.workflow.workflows.get(child.namespace, child.id).terminate(rollback=rollback)
 
 
-async def _tell_parent(workflow: Workflow) -> None:
-    created = workflow.history.created
+async def _tell_parent(engine: Engine) -> None:
+    created = engine.history.created
     assert created is not None
     parent = msgspec.convert(created.detail["origin"]["parent"], Parent)
-    node, tenant = workflow._z0_host.node, workflow._z0_host.address.tenant
+    node, tenant = engine.host.node, engine.host.address.tenant
     address = Address(tenant, parent.namespace, parent.id)
     if not node.knows(address):
         return
     kind = node.kind_of(parent.namespace)
     if kind is None:
         raise InvalidName(f"workflow {parent.namespace!r}", "is not known; name its class in Runtime(actors=[...])")
-    value, failure = _outcome(workflow)
-    stub: Any = node.stub(kind.cls, parent.id, tenant, workflow._z0_host)
-    await stub.z0_child_ended(parent.step, workflow.id, workflow.history.again, value, failure, parent.created)
+    value, failure = _outcome(engine)
+    stub: Any = node.stub(kind.cls, parent.id, tenant, engine.host)
+    await stub.z0_child_ended(parent.step, engine.id, engine.history.again, value, failure, parent.created)
 
 
-def _outcome(workflow: Workflow) -> tuple[bytes | None, dict[str, Any] | None]:
-    end = workflow.history.end
+def _outcome(engine: Engine) -> tuple[bytes | None, dict[str, Any] | None]:
+    end = engine.history.end
     assert end is not None
     if end.event == "workflow_completed":
         return end.value, None
     failure = end.detail.get("error")
     if end.event != "workflow_errored" or failure is None:
-        status, reason = workflow.status, str(end.detail.get("reason", "it has no result"))
-        failure = msgspec.to_builtins(failure_of(InstanceFailed(workflow.address, status, reason)))
+        status, reason = engine.status, str(end.detail.get("reason", "it has no result"))
+        failure = msgspec.to_builtins(failure_of(InstanceFailed(engine.address, status, reason)))
     return None, failure

@@ -1,16 +1,19 @@
-"""How near an instance is to its limits. Pure."""
+"""How near an instance is to its limits, and whether it is past them."""
 
 from __future__ import annotations
+
+import logging
 
 from z0.actors.clock import Span, seconds, to_us
 from z0.actors.errors import LimitExceeded
 
 from .history import History
 
+log = logging.getLogger("z0.workflows")
 _NEAR = 0.8
 
 
-def is_near(limit: str, use: int, most: int) -> bool:
+def _is_near(limit: str, use: int, most: int) -> bool:
     """Whether to warn: at the first step that comes near, and for each result that does."""
     if limit == "steps_max":
         return use == max(1, int(_NEAR * most))
@@ -38,3 +41,35 @@ def check_blob(size: int, most: int, what: str) -> None:
         raise LimitExceeded(
             f"{what} has {size:,} bytes, more than {most:,} (blob_bytes); keep it elsewhere, and return where it is"
         )
+
+
+def check_steps(whose: str, taken: int, most: int | None) -> None:
+    """Raises LimitExceeded when an instance may not take another step."""
+    if most is None:
+        return
+    if taken >= most:
+        raise LimitExceeded(
+            f"{whose} has taken {taken:,} steps, and may take {most:,} (steps_max); have each "
+            "step do more, hand parts of the work to child workflows, or allow more"
+        )
+    warn_if_near(whose, "steps_max", taken + 1, most)
+
+
+def check_execution(whose: str, executed_us: float, most_us: float) -> None:
+    """Raises LimitExceeded when an instance has executed for as long as it may."""
+    if executed_us >= most_us:
+        raise LimitExceeded(
+            f"{whose} has executed for {executed_us / 86_400e6:,.1f} days, all that it may "
+            "(execution_max); continue in another instance, or allow more"
+        )
+
+
+def execution_us(most: Span | None) -> float:
+    """`execution_max` in microseconds; without one, endless."""
+    return float("inf") if most is None else to_us(seconds(most))
+
+
+def warn_if_near(whose: str, limit: str, use: int, most: int) -> None:
+    """Say so when a limit is nearly reached: once, for one that is counted up."""
+    if _is_near(limit, use, most):
+        log.warning("%s: %s", whose, near(limit, use, most))

@@ -15,8 +15,8 @@ class StepLog(logging.LoggerAdapter[logging.Logger]):
 
     def __init__(self, run: Run) -> None:
         """Of this run."""
-        workflow = run.workflow
-        super().__init__(logging.getLogger(f"z0.workflows.{type(workflow).__name__}"), {"instance": workflow.id})
+        engine = run.engine
+        super().__init__(logging.getLogger(f"z0.workflows.{type(engine.workflow).__name__}"), {"instance": engine.id})
         self._run = run
 
     def isEnabledFor(self, level: int) -> bool:

@@ -12,7 +12,7 @@ from z0.actors.clock import Span, seconds
 from .retries import Retries, Settings, check_retries, settings_of
 
 if TYPE_CHECKING:
-    from .workflow import Workflow
+    from .engine import Engine
 
 
 class Options(msgspec.Struct, frozen=True):
@@ -26,20 +26,20 @@ class Options(msgspec.Struct, frozen=True):
 
     @staticmethod
     def of(
-        workflow: Workflow,
+        engine: Engine,
         retries: Retries | None,
         timeout: Span | msgspec.UnsetType | None,
         at_most_once: bool = False,
         sensitive: bool = False,
     ) -> Options:
         """With the class's defaults for what was not given. Raises TypeError, ValueError."""
-        limit = workflow.timeout if isinstance(timeout, msgspec.UnsetType) else timeout
+        limit = engine.workflow.timeout if isinstance(timeout, msgspec.UnsetType) else timeout
         span = None if limit is None else seconds(limit)
         if span == 0:
             raise ValueError("timeout=0 leaves no time; give a longer one, or None for none")
         if at_most_once.__class__ is not bool or sensitive.__class__ is not bool:
             raise TypeError(f"at_most_once={at_most_once!r}, sensitive={sensitive!r}: give True or False")
-        chosen = check_retries(workflow.retries if retries is None else retries)
+        chosen = check_retries(engine.workflow.retries if retries is None else retries)
         return Options(chosen, settings_of(chosen, span), at_most_once, sensitive)
 
 

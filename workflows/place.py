@@ -12,7 +12,7 @@ from .branch import BRANCH
 from .keys import SentKeys
 
 if TYPE_CHECKING:
-    from .workflow import Workflow
+    from .engine import Engine
 
 LAST: ContextVar[int] = ContextVar("z0_workflow_position", default=0)
 """The position of the last step that this task of the body has begun."""
@@ -22,15 +22,15 @@ GATED: ContextVar[asyncio.Task[Any] | None] = ContextVar("z0_workflow_gated", de
 """The task of the body that passes the actor's gates already."""
 
 
-def begin_body(workflow: Workflow | None = None) -> None:
+def begin_body(engine: Engine | None = None) -> None:
     """Make the context one in which a body begins; what it sends has keys of the workflow's, if one is given."""
     LAST.set(0)
     INSIDE.set("")
     GATED.set(None)
     BRANCH.set(None)  # whoever created the instance may have been in one of theirs
     call = CURRENT.get()
-    if call is not None and workflow is not None:
-        CURRENT.set(Call(call.host, call.activity, call.deadline, SentKeys(workflow.idempotency_key, "run")))
+    if call is not None and engine is not None:
+        CURRENT.set(Call(call.host, call.activity, call.deadline, SentKeys(engine.idempotency_key, "run")))
 
 
 def last_position() -> int:

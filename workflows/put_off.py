@@ -9,20 +9,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .workflow import Workflow
+    from .engine import Engine
 
 
-def body(workflow: Workflow) -> bool:
+def body(engine: Engine) -> bool:
     """Whether its body is not to run in this runtime."""
-    host = workflow._z0_host
-    return _left(workflow, not host.node.lively(host.address))
+    host = engine.host
+    return _left(engine, not host.node.lively(host.address))
 
 
-def errands(workflow: Workflow) -> bool:
+def errands(engine: Engine) -> bool:
     """Whether what it owes others is not to be done in this runtime."""
-    return _left(workflow, not workflow._services.performs_errands)
+    return _left(engine, not engine.services.performs_errands)
 
 
-def _left(workflow: Workflow, left: bool) -> bool:
-    workflow.put_off = workflow.put_off or left
+def _left(engine: Engine, left: bool) -> bool:
+    engine.put_off = engine.put_off or left
     return left

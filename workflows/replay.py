@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -10,7 +12,9 @@ import msgspec
 from z0.actors.alarm_runs import AlarmInfo
 from z0.actors.errors import InvalidValue, Z0Error, presentable
 
-from . import journal
+from . import blobs, journal
+from .body import Body
+from .engine import Engine
 from .errors import Continued, NonDeterminismError
 from .failure import failure_of
 from .history import History
@@ -42,12 +46,30 @@ class Replayed(msgspec.Struct, frozen=True, kw_only=True):
         return self.problem is None
 
 
-class Replaying(Workflow):
-    """Comes before a class of workflows, as whose instance it replays a journal and does nothing else."""
+class ReplayedBody(Body):
+    """A body that is replayed."""
 
+    over: asyncio.Future[None]
+
+    def asleep(self) -> None:
+        """It has come to where the journal ends."""
+        if not self.over.done():
+            self.over.set_result(None)
+
+
+class Replayer(Engine):
+    """The engine of an instance that is replayed."""
+
+    workflow: Replaying
+    body: ReplayedBody
     _unread: InvalidValue | None = None
 
-    async def start(self) -> None:
+    def __init__(self, workflow: Workflow, meta: dict[str, Any]) -> None:
+        """Nothing is replayed yet."""
+        super().__init__(workflow, meta)
+        self.body = ReplayedBody(self)
+
+    def start(self) -> None:
         """Do nothing."""
 
     async def alarm(self, info: AlarmInfo) -> None:
@@ -56,31 +78,27 @@ class Replaying(Workflow):
     def look_back(self) -> None:
         """Keep the history that it was given."""
 
-    def asleep(self) -> None:
-        """The body has come to where the journal ends."""
-        if not self._over.done():
-            self._over.set_result(None)
-
     async def kept(self, name: str) -> bytes:
         """A result that is kept in the file of this name. Raises InvalidValue."""
         try:
-            return await super().kept(name)
+            content: bytes = await self.host.node.threads.call(partial(blobs.read, self.workflow.z0_blobs, name))
         except InvalidValue as error:
             self._unread = error
             raise
+        return content
 
-    async def z0_replay(self, rows: list[tuple[Any, ...]]) -> Replayed:
+    async def replay(self, rows: list[tuple[Any, ...]]) -> Replayed:
         """Run the body against these rows of a journal. Raises InvalidValue for a result that is not there."""
         self.history = history = History()
         for entry in journal.entries(rows):
             history.apply(entry)
         if history.created is None:
             raise Z0Error(f"{self.address}: the journal is empty; there is nothing to replay")
-        run = self._run = Run(self, dry=True)
-        self._over = asyncio.get_running_loop().create_future()
-        run.task = self.wait_until(self._ending(run))
+        run = self.body.run = Run(self, dry=True)
+        over = self.body.over = asyncio.get_running_loop().create_future()
+        run.task = self.workflow.wait_until(self._ending(run))
         try:
-            await asyncio.wait([run.task, self._over], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([run.task, over], return_when=asyncio.FIRST_COMPLETED)
             if self._unread is not None:  # whatever the body made of it
                 raise self._unread
             ends = run.task.done()
@@ -94,7 +112,7 @@ class Replaying(Workflow):
                 problem=None if problem is None else str(problem),
             )
         finally:
-            self._run = None
+            self.body.run = None
             run.close()
             run.task.cancel()
 
@@ -122,13 +140,14 @@ class Replaying(Workflow):
     async def _output(self, run: Run) -> bytes | None:
         created = run.history.created
         assert created is not None
-        event = first_event(type(self).run, created, self.name, "the payload")
-        return stored(await self.run(event, Step(run)), "the output", 2**63)
+        workflow = self.workflow
+        event = first_event(type(workflow).run, created, self.id, "the payload")
+        return stored(await workflow.run(event, Step(run)), "the output", 2**63)
 
     def _told(self, kind: str, message: str) -> str:
         """An error in words that are the same whether the workflow's module is a script or was imported."""
         module, _, name = kind.partition(":")
-        return f"{name if module in ('__main__', type(self).__module__) else kind}: {message}"
+        return f"{name if module in ('__main__', type(self.workflow).__module__) else kind}: {message}"
 
     def _compared(self, run: Run, output: bytes | None, came: str) -> NonDeterminismError | None:
         end = run.history.end
@@ -142,3 +161,16 @@ class Replaying(Workflow):
             other = " other than the journal's" if expected == came else ""
             return NonDeterminismError(self.address, run.history.positions + 1, expected, f"{came}{other} at its end")
         return None
+
+
+class Replaying(Workflow):
+    """Comes before a class of workflows, as whose instance it replays a journal and does nothing else."""
+
+    _z0_engine_class = Replayer
+    z0_blobs: Path
+    """Where the results are that were too big for the journal."""
+
+    async def z0_replay(self, rows: list[tuple[Any, ...]]) -> Replayed:
+        """Run the body against these rows of a journal. Raises InvalidValue for a result that is not there."""
+        assert isinstance(self._z0_engine, Replayer)
+        return await self._z0_engine.replay(rows)

@@ -17,7 +17,7 @@ from z0.actors.names import Address
 from z0.actors.node import Node
 
 if TYPE_CHECKING:
-    from .workflow import Workflow
+    from .engine import Engine
 
 log = logging.getLogger("z0.workflows")
 
@@ -44,29 +44,29 @@ class Retention(msgspec.Struct, frozen=True, kw_only=True):
         return self.success if event == "workflow_completed" else self.error
 
 
-def over_at(workflow: Workflow) -> int | None:
+def over_at(engine: Engine) -> int | None:
     """When a finished instance is to be removed, in µs since the epoch; None: never."""
-    kept, end = workflow.retention, workflow.history.end
+    kept, end = engine.workflow.retention, engine.history.end
     if kept is None or end is None:
         return None
     span = kept.by_end(end.event) if isinstance(kept, Retention) else kept
     return None if span is None else end.at + to_us(seconds(span))
 
 
-def ended(workflow: Workflow) -> None:
+def ended(engine: Engine) -> None:
     """The instance has ended, or done the last that it owed, in the open segment."""
-    at = over_at(workflow)
-    if at is not None and not workflow.history.errands:
-        workflow.storage.set_alarm(datetime_of(at), name=ALARM)
+    at = over_at(engine)
+    if at is not None and not engine.history.errands:
+        engine.storage.set_alarm(datetime_of(at), name=ALARM)
 
 
-def due(workflow: Workflow) -> None:
+def due(engine: Engine) -> None:
     """The time may have come: remove the instance, unless it goes on again or the class keeps it longer by now."""
-    at, host = over_at(workflow), workflow._z0_host
-    if at is None or at > workflow.clock.now_us() or workflow.history.errands:
-        ended(workflow)
+    at, host = over_at(engine), engine.host
+    if at is None or at > engine.clock.now_us() or engine.history.errands:
+        ended(engine)
         return
-    workflow.storage.set_alarm(_AGAIN, name=ALARM)  # should it not come to that now
+    engine.storage.set_alarm(_AGAIN, name=ALARM)  # should it not come to that now
     host.node.spawn(_remove(host.node, host.kind, host.address))
 
 

@@ -24,11 +24,12 @@ from .place import begin_body, seen
 from .retries import Settings
 from .rollback import Undo, plan_of
 from .run import Run
+from .step import called
 from .steps import RollbackContext, StepContext, Steps
 from .values import loaded
 
 if TYPE_CHECKING:
-    from .workflow import Workflow
+    from .engine import Engine
 
 log = logging.getLogger("z0.workflows")
 
@@ -59,7 +60,7 @@ class UndoAttempts(Attempts):
         context.output = loaded(self._result, undo.returns, f"the result of {done.key}") if ended and done else None
         under_way = run.history.rollback
         failure = None if under_way is None else under_way.error
-        context.error = None if failure is None else error_of(failure, type(run.workflow).__module__)
+        context.error = None if failure is None else error_of(failure, type(run.engine).__module__)
         return context
 
 
@@ -72,7 +73,7 @@ class Undoer(Steps):
 
     async def undo(self, undos: dict[str, Undo], diverged: NonDeterminismError | None) -> None:
         """Run the handlers, and end the instance. `diverged`: why they may not be all of them."""
-        history, workflow, rollback = self.run.history, self.run.workflow, self.run.history.rollback
+        history, engine, rollback = self.run.history, self.run.engine, self.run.history.rollback
         assert rollback is not None
         plan, error = rollback.plan, None
         if plan is None:
@@ -80,11 +81,11 @@ class Undoer(Steps):
         missing = next((key for key in plan if key not in undos), None)
         if error is None and missing is not None:
             position = history.records[missing].position if missing in history.records else history.positions
-            error = NonDeterminismError(workflow.address, position, missing, f"no rollback handler of {missing}")
+            error = NonDeterminismError(engine.address, position, missing, f"no rollback handler of {missing}")
         if error is None:
             self._end(await self._undo_all(plan, undos))
         else:
-            log.error("%s: nothing is undone: %s", workflow.address, error)
+            log.error("%s: nothing is undone: %s", engine.address, error)
             self._end(error)
 
     async def _undo_all(self, plan: list[str], undos: dict[str, Undo]) -> Exception | None:
@@ -94,9 +95,9 @@ class Undoer(Steps):
                 await self._undo_one(undos[key])
             except Exception as error:
                 first = first or error
-                address, why = self.run.workflow.address, message_of(error)
+                address, why = self.run.engine.address, message_of(error)
                 log.error("%s: %s could not be undone: %s", address, key, why, exc_info=shown(error))
-                if not self.run.workflow.rollback_continues:
+                if not self.run.engine.workflow.rollback_continues:
                     break
         return first
 
@@ -117,17 +118,17 @@ class Undoer(Steps):
             await attempts.make()
 
     def _end(self, error: Exception | None) -> None:
-        workflow, rollback = self.run.workflow, self.run.history.rollback
+        engine, rollback = self.run.engine, self.run.history.rollback
         assert rollback is not None
         if error is None:
-            workflow.note("rollback_completed")
+            engine.note("rollback_completed")
         else:
-            workflow.note("rollback_errored", error=failure_of(error))
+            engine.note("rollback_errored", error=failure_of(error))
         detail: dict[str, Any] = {} if rollback.error is None else {"error": msgspec.to_builtins(rollback.error)}
-        workflow.note_end(rollback.ends, rollback.step, detail)
+        engine.note_end(rollback.ends, rollback.step, detail)
 
 
-def begin(workflow: Workflow, run: Run, error: Exception) -> bool:
+def begin(engine: Engine, run: Run, error: Exception) -> bool:
     """The body has failed: whether there is something to undo, which is journaled then."""
     step = failing_step(error)
     plan: list[str] | None = plan_of(run.undos, run.history, step)
@@ -135,32 +136,32 @@ def begin(workflow: Workflow, run: Run, error: Exception) -> bool:
         return False
     if run.owed:  # it has not come by all that it did
         plan = None
-    log.error("%s failed, and is rolled back: %s", workflow.address, message_of(error), exc_info=shown(error))
+    log.error("%s failed, and is rolled back: %s", engine.address, message_of(error), exc_info=shown(error))
     detail = {"ends": "workflow_errored", "plan": plan, "error": msgspec.to_builtins(failure_of(error))}
-    workflow.note_end("rollback_started", step, detail)
+    engine.note_end("rollback_started", step, detail)
     return True
 
 
-async def perform(workflow: Workflow, undos: dict[str, Undo] | None) -> None:
+async def perform(engine: Engine, undos: dict[str, Undo] | None) -> None:
     """Undo what is to be undone; `undos`: the handlers, when the body's run is still in memory."""
     diverged = None
     if undos is None:
-        undos, diverged = await _recall(workflow)
-    run = Run(workflow, undoes=True)
-    workflow.take_over(run)
-    begin_body(workflow)
+        undos, diverged = await _recall(engine)
+    run = Run(engine, undoes=True)
+    engine.body.take_over(run)
+    begin_body(engine)
     try:
         await run.gated(Undoer(run).undo(undos, diverged))
     finally:
         run.close()
 
 
-async def _recall(workflow: Workflow) -> tuple[dict[str, Undo], NonDeterminismError | None]:
+async def _recall(engine: Engine) -> tuple[dict[str, Undo], NonDeterminismError | None]:
     """Run the body over its journal, up to where that ends, for the handlers of its steps; and where it went astray."""
-    run = Run(workflow, recalls=True)
+    run = Run(engine, recalls=True)
     assert run.recalled is not None
-    workflow.take_over(run)
-    run.body = body = asyncio.ensure_future(_run_body(workflow, run))
+    engine.body.take_over(run)
+    run.body = body = asyncio.ensure_future(_run_body(engine, run))
     body.add_done_callback(seen)
     try:
         await asyncio.wait([body, run.recalled], return_when=asyncio.FIRST_COMPLETED)
@@ -170,7 +171,7 @@ async def _recall(workflow: Workflow) -> tuple[dict[str, Undo], NonDeterminismEr
         run.close()
         body.cancel()
     await asyncio.wait([body])
-    if workflow._z0_host.dead or cut_off or (diverged is not None and run.cut_off):
+    if engine.host.dead or cut_off or (diverged is not None and run.cut_off):
         raise Suspended
     await run.over()
     return run.undos, diverged
@@ -185,7 +186,7 @@ def _diverged(run: Run) -> NonDeterminismError | None:
     return None
 
 
-async def _run_body(workflow: Workflow, run: Run) -> None:
+async def _run_body(engine: Engine, run: Run) -> None:
     """The body; what comes of it is known already."""
-    begin_body(workflow)
-    await run.gated(workflow.body(run))
+    begin_body(engine)
+    await run.gated(called(run))

@@ -13,7 +13,7 @@ from z0.actors.clock import datetime_of
 from .errors import Continued, Suspended
 from .history import Record
 from .steps import Steps
-from .values import loaded, stored
+from .values import first_event, loaded, stored
 
 if TYPE_CHECKING:
     from .run import Run
@@ -31,13 +31,13 @@ class Step(Steps):
 
         The instance keeps its id, its facts, and the events that nobody took. Raises InvalidValue, LimitExceeded.
         """
-        workflow = self.run.workflow
+        engine = self.run.engine
         self.run.check_done("continue_as_new()")
-        raise Continued(stored(payload, f"the payload of {workflow.id}", workflow.result_bytes))
+        raise Continued(stored(payload, f"the payload of {engine.id}", engine.workflow.result_bytes))
 
     def now(self) -> datetime:
         """The time when the body first came here; aware, UTC."""
-        return datetime_of(self._value("now", lambda: self.run.workflow.clock.now_us()))
+        return datetime_of(self._value("now", lambda: self.run.engine.clock.now_us()))
 
     def random(self) -> float:
         """A number, at least 0 and less than 1; always the same on replay."""
@@ -83,7 +83,7 @@ class Step(Steps):
         run.place(record)
         if run.dry:
             return
-        run.workflow.note("value_recorded", record, stored(value, record.key, 1024))
+        run.engine.note("value_recorded", record, stored(value, record.key, 1024))
 
 
 def _bits(random: Callable[[], float]) -> int:
@@ -91,3 +91,15 @@ def _bits(random: Callable[[], float]) -> int:
     for _ in range(4):
         bits = bits << 32 | int(random() * 2**32)
     return bits
+
+
+async def called(run: Run) -> Any:
+    """What the code of a body returns. Raises what it raises, InvalidValue, NonDeterminismError."""
+    workflow, created = run.engine.workflow, run.history.created
+    assert created is not None
+    event = first_event(type(workflow).run, created, workflow.name, f"the payload of {run.engine.address}")
+    try:
+        return await workflow.run(event, Step(run))
+    except Exception as error:
+        await run.check_raised(error)
+        raise

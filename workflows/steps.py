@@ -106,7 +106,7 @@ class Steps:
         if retries is None and timeout is UNSET and at_most_once is False and sensitive is False:
             options = self.run.usual
         else:
-            options = Options.of(self.run.workflow, retries, timeout, at_most_once, sensitive)
+            options = Options.of(self.run.engine, retries, timeout, at_most_once, sensitive)
         if rollback is not None:
             check_rollback(name, rollback)
             if self._parent:
@@ -128,7 +128,7 @@ class Steps:
         self.enter()
         record = run.ask("do", name, self._around())
         if rollback is not None:
-            run.undos[record.key] = undo_of(run.workflow, record, name, fn, rollback)
+            run.undos[record.key] = undo_of(run.engine, record, name, fn, rollback)
         if record.done:
             return await run.outcome_of(record, fn)
         with self.waiting():
@@ -202,7 +202,7 @@ class Steps:
         if span is None:
             name, span = "sleep", name
         wait = self._checked(f"sleep({name!r})", span)
-        await self._sleep(check_step_name(name), lambda: self.run.workflow.clock.now_us() + to_us(wait))
+        await self._sleep(check_step_name(name), lambda: self.run.engine.clock.now_us() + to_us(wait))
 
     async def sleep_until(self, name: str, when: datetime) -> None:
         """Go on at that time; at once when it has passed. Raises TypeError, ValueError for a time without a zone."""
@@ -211,12 +211,12 @@ class Steps:
         if when.tzinfo is None:
             raise ValueError(f"sleep_until({name!r}): {when} has no time zone; give an aware datetime")
         until = us_of(when)
-        self._checked(f"sleep_until({name!r})", max(0.0, (until - self.run.workflow.clock.now_us()) / 1e6))
+        self._checked(f"sleep_until({name!r})", max(0.0, (until - self.run.engine.clock.now_us()) / 1e6))
         await self._sleep(name, lambda: until)
 
     def _checked(self, what: str, span: Span) -> float:
         """The span in seconds. Raises LimitExceeded."""
-        wait, most = seconds(span), seconds(self.run.workflow.sleep_max)
+        wait, most = seconds(span), seconds(self.run.engine.workflow.sleep_max)
         if wait > most:
             raise LimitExceeded(
                 f"{what}: {wait / 86_400:,.1f} days are more than {most / 86_400:,.1f} (sleep_max); sleep several times"
@@ -235,12 +235,12 @@ class Steps:
                 await run.gated(self._begin_sleep(record, until()))
                 if run.history.records[record.key].done:
                     return
-            await run.park(record)
+            await run.waits.park(record)
 
     async def _begin_sleep(self, record: Record, until: int) -> None:
-        workflow = self.run.workflow
+        engine = self.run.engine
         self.announce()
-        workflow.note("sleep_started" if until > workflow.clock.now_us() else "sleep_completed", record, until=until)
+        engine.note("sleep_started" if until > engine.clock.now_us() else "sleep_completed", record, until=until)
 
     async def wait_for_event(
         self,
@@ -270,7 +270,7 @@ class Steps:
                     await run.gated(self._begin_wait(record, type, span, match))
                 record = run.history.records[record.key]
                 if not record.done:
-                    await run.park(record)
+                    await run.waits.park(record)
         if record.failure is not None:
             run.outcome(record)
         got = run.history.events[record.event or 0]
@@ -296,22 +296,22 @@ class Steps:
             await run.gated(self._raise_alert(record, name, data))
 
     async def _raise_alert(self, record: Record, name: str, data: Any) -> None:
-        workflow = self.run.workflow
+        engine = self.run.engine
         self.announce()
-        value = stored(data, f"the data of alert {name!r}", workflow.result_bytes)
-        workflow.note("alert_raised", record, value, alert=name)
+        value = stored(data, f"the data of alert {name!r}", engine.workflow.result_bytes)
+        engine.note("alert_raised", record, value, alert=name)
         if self._parent:  # what failed around it is taken back without it
             await self.run.host.durable()
 
     async def _begin_wait(self, record: Record, type: str, span: float | None, match: dict[str, Any] | None) -> None:
-        workflow = self.run.workflow
+        engine = self.run.engine
         self.announce()
         got = self.run.history.event_for(type, match)
         if got is not None:
-            workflow.note("wait_completed", record, event=got.seq)
+            engine.note("wait_completed", record, event=got.seq)
             return
-        until = None if span is None else workflow.clock.now_us() + to_us(span)
-        workflow.note("wait_started", record, until=until, type=type, match=match)
+        until = None if span is None else engine.clock.now_us() + to_us(span)
+        engine.note("wait_started", record, until=until, type=type, match=match)
 
     def _around(self) -> str:
         """The key of what a step stands in that is taken here: the step around these, or a branch in it."""
@@ -364,12 +364,12 @@ class StepContext(Steps):
     @property
     def instance_id(self) -> str:
         """The id of the instance."""
-        return self.run.workflow.id
+        return self.run.engine.id
 
     @property
     def idempotency_key(self) -> str:
         """Always the same for this step of this run of this instance, and for no other; at most 512 characters."""
-        return shortened(self.run.workflow.idempotency_key(self._parent))
+        return shortened(self.run.engine.idempotency_key(self._parent))
 
     def enter(self, rests: bool = False) -> None:
         """Keep in mind what is to end with this attempt. Raises NonRetryableError for what it must not do."""
@@ -379,7 +379,7 @@ class StepContext(Steps):
         """Have the journal know of this step, which has not ended."""
         if self._parent not in self.run.history.records:
             event = self._attempts.event("step_started")
-            self.run.workflow.note(event, self._record, settings=self.config, **self._attempts.noted)
+            self.run.engine.note(event, self._record, settings=self.config, **self._attempts.noted)
 
     def waiting(self) -> AbstractContextManager[None]:
         """The attempt waits: that is no time that it takes."""

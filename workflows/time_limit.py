@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from z0.actors.clock import Timer
 
 if TYPE_CHECKING:
-    from .workflow import Workflow
+    from .engine import Engine
 
 
 class TimeLimit:
     """The time limit of one attempt, which stands still while the attempt sleeps or waits."""
 
-    def __init__(self, workflow: Workflow, span: float | None) -> None:
+    def __init__(self, engine: Engine, span: float | None) -> None:
         """Runs from now on; `span` None: for ever."""
         task = asyncio.current_task()
         assert task is not None
@@ -23,7 +23,7 @@ class TimeLimit:
         self.took = 0.0
         """Seconds so far."""
         self._cancelled = task.cancelling()
-        self._clock = workflow.clock
+        self._clock = engine.clock
         self._span = span
         self._timer: Timer | None = None
         self.go_on()

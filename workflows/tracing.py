@@ -19,9 +19,9 @@ from .errors import StepInterrupted
 from .keys import is_below
 
 if TYPE_CHECKING:
+    from .engine import Engine
     from .run import Run
     from .services import Tracer
-    from .workflow import Workflow
 
 log = logging.getLogger("z0.workflows")
 _NONE = nullcontext()
@@ -79,44 +79,44 @@ def is_traced(tracer: Tracer | None) -> bool:
         return False
 
 
-def begun(workflow: Workflow) -> dict[str, str]:
+def begun(engine: Engine) -> dict[str, str]:
     """What the journal is to know of the trace that begins with the instance; nothing when nobody traces."""
-    tracer = workflow._services.tracer
+    tracer = engine.services.tracer
     if tracer is None or not is_traced(tracer):
         return {}
     trace = None
     try:
-        with tracer.span(f"z0.workflow.{workflow._z0_host.address.namespace}", None, _whose(workflow)):
+        with tracer.span(f"z0.workflow.{engine.host.address.namespace}", None, _whose(engine)):
             trace = tracer.here()
     except Exception as error:
         log.warning("a trace could not be begun: %r", error)
-    return {"trace": trace or _made_up(workflow)}
+    return {"trace": trace or _made_up(engine)}
 
 
-def _made_up(workflow: Workflow) -> str:
+def _made_up(engine: Engine) -> str:
     """A trace for a tracer that cannot tell which one it has begun."""
-    digest = blake2b("\0".join((*workflow._z0_host.address, str(workflow.clock.now_us()))).encode(), digest_size=24)
+    digest = blake2b("\0".join((*engine.host.address, str(engine.clock.now_us()))).encode(), digest_size=24)
     return f"00-{digest.hexdigest()[:32]}-{digest.hexdigest()[32:]}-01"
 
 
-def _whose(workflow: Workflow) -> dict[str, str | int]:
-    address = workflow._z0_host.address
+def _whose(engine: Engine) -> dict[str, str | int]:
+    address = engine.host.address
     return {"z0.tenant": address.tenant, "z0.workflow": address.namespace, "z0.instance": address.name}
 
 
 def span_of(run: Run, key: str, name: str, attempt: int) -> AbstractContextManager[object]:
     """The span of one attempt of a step; nothing when nobody traces."""
-    workflow = run.workflow
-    tracer = workflow._services.tracer
+    engine = run.engine
+    tracer = engine.services.tracer
     if tracer is None or not run.traced:
         return _NONE
-    address, history = workflow._z0_host.address, workflow.history
-    if history.trace is None and (trace := begun(workflow)):  # it was created by a process that did not trace
-        workflow.note("trace_begun", trace=trace["trace"])
+    address, history = engine.host.address, engine.history
+    if history.trace is None and (trace := begun(engine)):  # it was created by a process that did not trace
+        engine.note("trace_begun", trace=trace["trace"])
     place = f"{address} {key}"
     parent = (trace_here(tracer) if is_below(place, _AROUND.get()) else None) or history.trace
     _AROUND.set(place)
-    attributes = {**_whose(workflow), "z0.run": history.run, "z0.step": key, "z0.attempt": attempt}
+    attributes = {**_whose(engine), "z0.run": history.run, "z0.step": key, "z0.attempt": attempt}
     return _Attempt(
         lambda: tracer.span(f"z0.workflow.{address.namespace}.{name}", parent, attributes),
         lambda: None if _is_put_off(run, key) else StepInterrupted(name, attempt),

@@ -224,7 +224,7 @@ def _reasons(node: Node) -> Counter[str]:
     reasons = Counter[str]()
     for host in list(node.hosts.values()):
         if isinstance(host.actor, Workflow):
-            history = host.actor.history
+            history = host.actor._z0_engine.history
             reasons["slot"] += history.queued
             for record in list(history.open.values()) if history.end is None else ():
                 reasons[_reason(record)] += 1

@@ -28,8 +28,8 @@ class _Limited(Replaying):
         if self.z0_seconds is None:
             return await replaying
         exceeded = (
-            f"{self.address}: the body came neither to its end nor to a step that the journal does not have within "
-            f"{self.z0_seconds:g} seconds; does it wait for something that is no step?"
+            f"{self._z0_engine.address}: the body came neither to its end nor to a step that the journal does not have "
+            f"within {self.z0_seconds:g} seconds; does it wait for something that is no step?"
         )
         return await within(self.clock, self.z0_seconds, replaying, exceeded)
 
@@ -48,7 +48,7 @@ async def replay(
         if not reader.has_table("z0_journal"):
             raise ActorFileError(str(path), f"{address} is no workflow instance")
         rows = reader.rows(journal.ENTRIES)
-    names = {"namespace": address.namespace, "blobs": blobs.folder_of(path), "__module__": cls.__module__}
+    names = {"namespace": address.namespace, "z0_blobs": blobs.folder_of(path), "__module__": cls.__module__}
     alone = {"schedules": (), "z0_seconds": longest}  # nothing is begun here by a calendar
     replaying: Any = type(cls.__name__, (_Limited, cls), {**names, **alone})
     folder = tempfile.mkdtemp(prefix="z0-replay-")

@@ -1,0 +1,107 @@
+"""What a class of workflows may be: its names are its own, but for the few that belong to z0."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import z0
+from z0.testing import VirtualClock, crash
+
+INSIDE = (
+    "history",
+    "body",
+    "note",
+    "enter",
+    "begin",
+    "engine",
+    "host",
+    "journal",
+    "status",
+    "address",
+    "rested",
+    "waits",
+)
+"""Names that z0 has for what it keeps of an instance, and that a program may well have for something else."""
+
+
+class Orders(z0.Workflow):
+    history: list[str]
+
+    def __init__(self) -> None:
+        for name in INSIDE:
+            setattr(self, name, [])
+
+    async def run(self, event: z0.Event[str], step: z0.Step) -> str:
+        self.history.append(await step.do("pack", lambda: "packed"))
+        await step.sleep("a day", "1 day")
+        self.history.append(await step.do("send", self.note_of, retries=z0.Retries(limit=1, delay="1 hour")))
+        for name in INSIDE:
+            setattr(self, name, name)
+        return await step.do("end", lambda: "ended")
+
+    def note_of(self) -> str:
+        if not getattr(self.env, "tried", False):
+            self.env.tried = True
+            raise ConnectionError("closed")
+        return "sent"
+
+
+class Env:
+    tried = False
+
+
+async def test_a_class_and_its_instances_may_have_any_names_that_z0_uses_inside(
+    data: Path, clock: VirtualClock
+) -> None:
+    env = Env()
+    async with z0.Runtime(data, actors=[Orders], clock=clock, env=env) as runtime:
+        await runtime.workflows.create(Orders, "a", id="a")
+        await clock.settle()
+        await crash(runtime)
+    async with z0.Runtime(data, actors=[Orders], clock=clock, env=env) as runtime:
+        instance = runtime.workflows.get(Orders, "a")
+        await clock.advance("26 hours")
+        assert await instance.result() == "ended"
+        taken = [event.step_name async for event in instance.events() if event.type == "step_completed"]
+    assert taken == ["pack", "send", "end"]
+
+
+@pytest.mark.parametrize("name", ["start", "alarm", "id", "workflows"])
+def test_what_belongs_to_z0_is_refused_where_the_class_is_written(name: str) -> None:
+    async def theirs(self: Any) -> None: ...
+
+    with pytest.raises(TypeError, match=rf"Mine\.{name}: the name belongs to z0\.Workflow"):
+        type("Mine", (z0.Workflow,), {name: theirs})
+    mixin = type("Mixin", (), {name: theirs})
+    with pytest.raises(TypeError, match=rf"Mine\.{name}: the name belongs"):
+        type("Mine", (mixin, z0.Workflow), {})
+
+
+async def test_classes_may_share_what_they_do_by_inheritance(data: Path, clock: VirtualClock) -> None:
+    class Shop(z0.Workflow):
+        namespace = "Shop"
+        retries = z0.Retries(limit=7)
+
+        async def run(self, event: z0.Event[int], step: z0.Step) -> Any:
+            return await step.do("price", lambda: self.price(event.payload))
+
+        def price(self, amount: int) -> int:
+            return amount
+
+    class Dear:
+        def price(self, amount: int) -> int:
+            return 2 * super().price(amount)  # type: ignore[misc, no-any-return]
+
+    class DearShop(Dear, Shop):
+        namespace = "DearShop"
+
+        async def run(self, event: z0.Event[int], step: z0.Step) -> Any:
+            return "EUR", await super().run(event, step)
+
+    async with z0.Runtime(data, actors=[Shop, DearShop], clock=clock) as runtime:
+        results = [await (await runtime.workflows.create(cls, 5)).result() for cls in (Shop, DearShop)]
+    assert results == [5, ("EUR", 10)]
+    assert DearShop.retries.limit == 7
