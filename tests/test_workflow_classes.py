@@ -10,20 +10,9 @@ import pytest
 import z0
 from z0.testing import VirtualClock, crash
 
-INSIDE = (
-    "history",
-    "body",
-    "note",
-    "enter",
-    "begin",
-    "engine",
-    "host",
-    "journal",
-    "status",
-    "address",
-    "rested",
-    "waits",
-)
+KEPT = ("history", "body", "engine", "host", "journal", "status", "address", "rested", "waits", "name", "clock")
+DONE = ("note", "enter", "begin", "go_on", "alarm_us", "wait_until")
+INSIDE = KEPT + DONE
 """Names that z0 has for what it keeps of an instance, and that a program may well have for something else."""
 
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
+from z0.actors.background import wait_until
 from z0.actors.errors import message_of, presentable
 
 from . import commands, divergence, kin, put_off, saga
@@ -46,7 +47,7 @@ class Body:
             self.stirred_us = engine.clock.now_us()
             engine.set_alarm()  # it may have run before a crash, by a clock that was ahead of today's
             self.run = Run(engine)
-            self.run.task = engine.workflow.wait_until(self._perform(self.run))
+            self.run.task = wait_until(engine.host, self._perform(self.run))
 
     @property
     def _is_runnable(self) -> bool:

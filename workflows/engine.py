@@ -41,11 +41,11 @@ class Engine:
         """Read the journal. `workflow`: the object of the user's class; `meta`: the file's z0_meta."""
         self.workflow = workflow
         self.host = host = workflow._z0_host
-        self.clock = workflow.clock
-        self.storage = workflow.storage
+        self.clock = host.node.clock
+        self.storage = host.storage
         self.services = services(host.node)
-        self.id = workflow.name
-        self.address = f"{host.kind.namespace} {workflow.name!r}"
+        self.id = host.address.name
+        self.address = f"{host.kind.namespace} {self.id!r}"
         """Class and id, for messages to people."""
         self.alarm_us: int | None = host.alarms.due
         self.telling = self.put_off = False

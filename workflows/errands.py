@@ -19,6 +19,7 @@ import msgspec
 from msgspec.structs import replace
 
 from z0.actors import codec
+from z0.actors.background import wait_until
 from z0.actors.clock import datetime_of
 from z0.actors.schedule import LONGEST_US, as_long_again
 from z0.actors.segments import gated
@@ -92,7 +93,7 @@ class Errands:
         for key in owed:
             if key not in self._running:
                 self._running.add(key)
-                engine.workflow.wait_until(self._run(key))
+                wait_until(engine.host, self._run(key))
 
     async def _run(self, key: str) -> None:
         try:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from z0.actors.background import wait_until
 from z0.actors.clock import to_us
 from z0.actors.errors import InvalidName
 from z0.actors.names import Address
@@ -131,7 +132,7 @@ def see_to(engine: Engine) -> None:
         host.alarms.hold()
         if not put_off.errands(engine):
             engine.telling = True
-            engine.workflow.wait_until(_tell_all(engine))
+            wait_until(engine.host, _tell_all(engine))
 
 
 def is_due(engine: Engine) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from z0.actors.alarm_runs import AlarmInfo
+from z0.actors.background import wait_until
 from z0.actors.errors import InvalidValue, Z0Error, presentable
 
 from . import blobs, journal
@@ -96,7 +97,7 @@ class Replayer(Engine):
             raise Z0Error(f"{self.address}: the journal is empty; there is nothing to replay")
         run = self.body.run = Run(self, dry=True)
         over = self.body.over = asyncio.get_running_loop().create_future()
-        run.task = self.workflow.wait_until(self._ending(run))
+        run.task = wait_until(self.host, self._ending(run))
         try:
             await asyncio.wait([run.task, over], return_when=asyncio.FIRST_COMPLETED)
             if self._unread is not None:  # whatever the body made of it

@@ -97,7 +97,7 @@ async def called(run: Run) -> Any:
     """What the code of a body returns. Raises what it raises, InvalidValue, NonDeterminismError."""
     workflow, created = run.engine.workflow, run.history.created
     assert created is not None
-    event = first_event(type(workflow).run, created, workflow.name, f"the payload of {run.engine.address}")
+    event = first_event(type(workflow).run, created, run.engine.id, f"the payload of {run.engine.address}")
     try:
         return await workflow.run(event, Step(run))
     except Exception as error:

@@ -53,7 +53,7 @@ class Workflow(Bounded):
     @property
     def id(self) -> str:
         """The id of the instance."""
-        return self.name
+        return self._z0_engine.id
 
     @property
     def workflows(self) -> Workflows:
