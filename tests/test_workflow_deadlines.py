@@ -158,3 +158,29 @@ async def test_the_first_to_be_due_wins_wherever_a_crash_comes_after_an_outage(p
         assert await outcome(runtime.workflows.get(Race, "it")) == ["1 hour", "1 hour"]
 
     assert await crash_at_every_commit(proof, [Race], drive, check) > 3
+
+
+@pytest.mark.parametrize("kind", ["sleeps", "steps before and behind", "backoffs"])
+async def test_what_was_due_close_together_ends_close_together(kind: str, data: Path, clock: VirtualClock) -> None:
+    async def body(step: z0.Step) -> None:
+        async def branch(number: int) -> None:
+            span = 0.2 + number / 1_000
+
+            async def call(context: z0.StepContext) -> None:
+                if context.attempt == 1 and kind == "backoffs":
+                    raise ConnectionError
+                await clock.sleep(2)
+
+            if kind == "steps before and behind":
+                await step.do(f"before {number}", lambda: None)
+            if kind != "backoffs":
+                await step.sleep(f"pause {number}", span)
+            if kind != "sleeps":
+                await step.do(f"call {number}", call, retries=z0.Retries(delay=span))
+
+        await step.all([branch(number) for number in range(20)])
+
+    async with running(data, clock, body) as (_, instance):
+        clock.jump("1 second")  # an alarm that is late finds all of them due
+        await clock.advance(0.1 if kind == "sleeps" else 2.1)
+        assert (await instance.status()).status == "complete"

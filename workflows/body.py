@@ -33,6 +33,8 @@ class Body:
         """Under way."""
         self.stirred_us: int | None = None
         """When the body was last given something to react to; None: it has come to rest since."""
+        self.passed_us: int | None = None
+        """The deadline that was given to it since, the last one."""
         self.resumed = False
         """A deadline that had passed was given to it since."""
         self.reaction: asyncio.Future[None] | None = None
@@ -88,7 +90,7 @@ class Body:
 
     def has_reacted(self) -> None:
         """It can get no further, is over, or has had its time."""
-        self.stirred_us, self.resumed = None, False
+        self.stirred_us, self.passed_us, self.resumed = None, None, False
         if self.reaction is not None and not self.reaction.done():
             self.reaction.set_result(None)
 

@@ -2,7 +2,8 @@
 
 After an outage, or a jump of the clock, several may have passed. What the body makes of the first must not depend on
 the others, as it did not have them when they were apart: those of the earliest deadline end alone. The next ones
-follow when the body can get no further, or has had some seconds: it may be doing something long meanwhile.
+follow when the body can get no further, or has had as long as they were apart, but at most some seconds: it may be
+doing something long meanwhile.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from .engine import Engine
     from .history import Record
 
-_REACTION = 10  # seconds
+_REACTION = 10.0  # seconds
 
 
 async def pass_time(engine: Engine) -> None:
@@ -30,13 +31,13 @@ async def pass_time(engine: Engine) -> None:
     """
     while (due := _first(engine)) is not None:
         if engine.body.run is not None and engine.body.stirred_us is not None and due <= engine.body.stirred_us:
-            if not await _is_over(engine):
+            if not await _is_over(engine, due):
                 return
             continue
         for record in engine.history.waits():
             if record.due == due:
                 _time_has_come(engine, record)
-        engine.body.stirred_us, engine.body.resumed = engine.clock.now_us(), True
+        engine.body.stirred_us, engine.body.passed_us, engine.body.resumed = engine.clock.now_us(), due, True
         engine.body.go_on()
 
 
@@ -56,10 +57,15 @@ def _first(engine: Engine) -> int | None:
     return min((each.due for each in history.open.values() if each.due is not None and each.due <= now), default=None)
 
 
-async def _is_over(engine: Engine) -> bool:
-    """Return when the body has come to rest, or has had its time; whether the instance goes on then."""
+async def _is_over(engine: Engine, due: int) -> bool:
+    """Return when the body has come to rest, or has had its time; whether the instance goes on then.
+
+    `due`: the deadline that comes next.
+    """
+    passed = engine.body.passed_us
+    most = _REACTION if passed is None else min(_REACTION, (due - passed) / 1e6)
     engine.body.reaction = asyncio.get_running_loop().create_future()
-    timer = engine.clock.call_later(_REACTION, engine.body.has_reacted)
+    timer = engine.clock.call_later(most, engine.body.has_reacted)
     try:
         await engine.body.reaction
     finally:
