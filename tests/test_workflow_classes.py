@@ -94,3 +94,75 @@ async def test_classes_may_share_what_they_do_by_inheritance(data: Path, clock: 
         results = [await (await runtime.workflows.create(cls, 5)).result() for cls in (Shop, DearShop)]
     assert results == [5, ("EUR", 10)]
     assert DearShop.retries.limit == 7
+
+
+class Totals(z0.Workflow):
+    """Keeps in itself what it has come to."""
+
+    env: list[str]
+    undoes = False
+
+    def __init__(self) -> None:
+        self.total = 0
+
+    async def run(self, event: z0.Event[int], step: z0.Step) -> int:
+        for number in range(3):
+            self.total += await step.do(f"part {number}", lambda: 100)
+        undo = self.undo if self.undoes else None
+        self.total += await step.do("risky", self.risky, retries=z0.Retries(limit=0), rollback=undo)
+        await step.sleep("a day", "1 day")
+        if event.payload > 1:
+            step.continue_as_new(event.payload - 1)
+        return self.total
+
+    def risky(self) -> int:
+        if "fail" in self.env:
+            self.env.remove("fail")
+            raise ConnectionError("closed")
+        return 100
+
+    def undo(self) -> None:
+        self.env.append(f"undone at {self.total}")
+
+    async def so_far(self) -> int:
+        return self.total
+
+
+@pytest.mark.parametrize("what", ["retry", "restart", "pause and resume", "continue as new", "a crash"])
+async def test_a_body_that_runs_again_finds_nothing_of_another_run_in_itself(
+    what: str, data: Path, clock: VirtualClock
+) -> None:
+    env = ["fail"] if what == "retry" else []
+    async with z0.Runtime(data, actors=[Totals], clock=clock, env=env) as runtime:
+        instance = await runtime.workflows.create(Totals, 3 if what == "continue as new" else 1, id="a")
+        await clock.settle()
+        if what == "retry":
+            assert (await instance.status()).status == "errored"
+            await instance.retry()
+        elif what == "restart":
+            await instance.restart()
+        elif what == "pause and resume":
+            await instance.pause()
+            await instance.resume()
+        await clock.settle()
+        assert await runtime.get(Totals, "a").so_far() == 400
+        if what == "a crash":
+            await crash(runtime)
+    async with z0.Runtime(data, actors=[Totals], clock=clock, env=env) as runtime:
+        await clock.advance("4 days")
+        assert await runtime.workflows.get(Totals, "a").result() == 400
+
+
+class Undone(Totals):
+    undoes = True
+
+
+async def test_what_undoes_a_step_belongs_to_the_run_that_has_come_by_it(data: Path, clock: VirtualClock) -> None:
+    env: list[str] = []
+    async with z0.Runtime(data, actors=[Undone], clock=clock, env=env) as runtime:
+        instance = await runtime.workflows.create(Undone, 1)
+        await clock.settle()
+        await instance.pause()
+        await instance.terminate(rollback=True)
+        await clock.settle()
+    assert env == ["undone at 400"]

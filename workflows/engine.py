@@ -40,6 +40,9 @@ class Engine:
     def __init__(self, workflow: Workflow, meta: dict[str, Any]) -> None:
         """Read the journal. `workflow`: the object of the user's class; `meta`: the file's z0_meta."""
         self.workflow = workflow
+        self.given: dict[str, Any] = {}
+        """What z0 gives to an object of the user's class before its constructor runs."""
+        self._has_run = False
         self.host = host = workflow._z0_host
         self.clock = host.node.clock
         self.storage = host.storage
@@ -114,6 +117,16 @@ class Engine:
     def pause_now(self) -> None:
         """The pause begins, if it is wanted and nothing is under way."""
         commands.pause_now(self)
+
+    def new_object(self) -> Workflow:
+        """The object for a run of the body, which finds nothing that another run has kept in its own."""
+        if self._has_run:
+            cls = type(self.workflow)
+            self.workflow = self.host.actor = cls.__new__(cls)
+            vars(self.workflow).update(self.given)
+            self.workflow.__init__()  # type: ignore[misc]
+        self._has_run = True
+        return self.workflow
 
     # The journal
 

@@ -141,7 +141,7 @@ class Replayer(Engine):
     async def _output(self, run: Run) -> bytes | None:
         created = run.history.created
         assert created is not None
-        workflow = self.workflow
+        workflow = self.workflow  # which has no other run
         event = first_event(type(workflow).run, created, self.id, "the payload")
         return stored(await workflow.run(event, Step(run)), "the output", 2**63)
 

@@ -95,7 +95,7 @@ def _bits(random: Callable[[], float]) -> int:
 
 async def called(run: Run) -> Any:
     """What the code of a body returns. Raises what it raises, InvalidValue, NonDeterminismError."""
-    workflow, created = run.engine.workflow, run.history.created
+    workflow, created = run.engine.new_object(), run.history.created
     assert created is not None
     event = first_event(type(workflow).run, created, run.engine.id, f"the payload of {run.engine.address}")
     try:

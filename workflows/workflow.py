@@ -67,6 +67,7 @@ class Workflow(Bounded):
     def _z0_open(self, meta: dict[str, Any]) -> None:
         super()._z0_open(meta)
         self._z0_engine = self._z0_engine_class(self, meta)
+        self._z0_engine.given = dict(vars(self))
 
     async def start(self) -> None:
         """Go on with what a crash or a closing has cut off."""
