@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from .call import CURRENT, Activity, Call
 from .errors import Aborted, Z0Error
+from .tasks import task_of
 
 if TYPE_CHECKING:
     from .host import Host
@@ -57,7 +58,7 @@ class Background:
         activity = Activity()
         context = copy_context()
         context.run(CURRENT.set, Call(self._host, activity))
-        task = self._host.node.loop.create_task(_work(self._host, work, activity), context=context)
+        task = task_of(self._host.node.loop, _work(self._host, work, activity), context)
         self._tasks[task] = None
         task.add_done_callback(partial(self._ended, work))
         return task

@@ -10,6 +10,7 @@ from .errors import Aborted, ActorReset, CommitUnknown, DeadlineExceeded, presen
 from .gates import Reply
 from .mailbox import Message
 from .segments import Segments
+from .tasks import task_of
 
 if TYPE_CHECKING:
     from .host import Host
@@ -63,7 +64,7 @@ class Delivery:
             if message.handler.suspends:
                 if message.task is None:  # it leaves the mailbox with its first step: what is behind it waits
                     run = self._run_task(message)
-                    message.task = self.tasks[message] = host.node.loop.create_task(run, context=message.context)
+                    message.task = self.tasks[message] = task_of(host.node.loop, run, message.context)
                 break
             else:
                 mailbox.take()

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from .gates import pass_once
+from .tasks import task_of
 
 if TYPE_CHECKING:
     from .node import Node
@@ -34,7 +35,7 @@ class Ending:
         node = self._node
         if node.is_open and not node.draining:
             self._drain()
-            self._task = node.loop.create_task(self._close())
+            self._task = task_of(node.loop, self._close())
         await self._over()
 
     async def crash(self) -> None:
@@ -47,7 +48,7 @@ class Ending:
         node = self._node
         if node.is_open and not node.draining:
             self._drain()
-            self._task = node.loop.create_task(self._bury())
+            self._task = task_of(node.loop, self._bury())
         node.draining = True
         if self._task is None or self._task.done():  # never opened, or another process's
             return
@@ -62,8 +63,8 @@ class Ending:
 
     async def _close(self) -> None:
         node = self._node
-        drained = node.loop.create_task(self._drained())
-        patience = node.loop.create_task(node.clock.patience(node.limits.close_seconds))
+        drained = task_of(node.loop, self._drained())
+        patience = task_of(node.loop, node.clock.patience(node.limits.close_seconds))
         await asyncio.wait([drained, patience], return_when=asyncio.FIRST_COMPLETED)
         drained.cancel()
         patience.cancel()

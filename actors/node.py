@@ -37,6 +37,7 @@ from .quarantine import Quarantine
 from .removal import Removals
 from .rest import Rest
 from .room import Room
+from .tasks import task_of
 from .threads import Threads
 from .wakeups import Wakeups
 from .wal import check_version
@@ -323,7 +324,7 @@ class Node:
 
     def spawn(self, coroutine: Coroutine[Any, Any, None], context: Context | None = None) -> asyncio.Task[None]:
         """Run work of the engine that ends before the node does."""
-        task = self.loop.create_task(coroutine, context=context)
+        task = task_of(self.loop, coroutine, context)
         self.tasks[task] = None
         task.add_done_callback(partial(_ended, self.tasks))
         return task

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -109,3 +110,19 @@ async def test_a_branch_that_is_cancelled_from_inside_is_tolerated_as_any_that_f
 
     async with running(tmp_path / "data", clock, body) as (_, instance):
         assert await instance.result("1 second") == ["RuntimeError", "str"]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks came with Python 3.12")
+async def test_tasks_that_a_program_has_begin_at_once_change_nothing(data: Path, clock: VirtualClock) -> None:
+    async def body(step: z0.Step) -> Any:
+        each = [step.do("one", lambda: asyncio.sleep(0, 1)), step.do("two", lambda: 2)]
+        return [*await step.all(each), (await step.wait_for_event("x", type="x")).payload]
+
+    asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined,unused-ignore]
+    async with running(data, clock, body) as (runtime, instance):
+        await instance.send_event("x", 3)
+        assert await instance.result() == [1, 2, 3]
+        await instance.restart()  # which finds the event again
+        assert await instance.result() == [1, 2, 3]
+    async with running(data, clock, body) as (_, instance):  # closed without waiting for anything
+        assert (await instance.status()).finished

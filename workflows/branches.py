@@ -14,6 +14,7 @@ import msgspec
 
 from z0.actors.errors import presentable
 from z0.actors.gates import pass_once
+from z0.actors.tasks import task_of
 
 from .branch import BRANCH, Branch
 from .failure import decides
@@ -110,7 +111,7 @@ class Branches:
     def _begin(self, *, lost: bool = False) -> asyncio.Task[Any]:
         index = len(self._tasks)
         branch = Branch(self._base, f"{self._record.key}/{index}", lost)
-        task = asyncio.ensure_future(_in_branch(branch, self._awaitables[index]))
+        task = task_of(asyncio.get_running_loop(), _in_branch(branch, self._awaitables[index]))
         task.add_done_callback(seen)
         self._tasks.append(task)
         self._branches.append(branch)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from z0.actors.errors import message_of
+from z0.actors.tasks import task_of
 
 from .attempts import Attempts
 from .errors import NonDeterminismError, Suspended
@@ -161,7 +162,7 @@ async def _recall(engine: Engine) -> tuple[dict[str, Undo], NonDeterminismError 
     run = Run(engine, recalls=True)
     assert run.recalled is not None
     engine.body.take_over(run)
-    run.body = body = asyncio.ensure_future(_run_body(engine, run))
+    run.body = body = task_of(asyncio.get_running_loop(), _run_body(engine, run))
     body.add_done_callback(seen)
     try:
         await asyncio.wait([body, run.recalled], return_when=asyncio.FIRST_COMPLETED)
