@@ -113,16 +113,21 @@ async def test_a_branch_that_is_cancelled_from_inside_is_tolerated_as_any_that_f
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks came with Python 3.12")
-async def test_tasks_that_a_program_has_begin_at_once_change_nothing(data: Path, clock: VirtualClock) -> None:
+async def test_tasks_that_a_program_has_begin_at_once_change_nothing(
+    data: Path, clock: VirtualClock, caplog: pytest.LogCaptureFixture
+) -> None:
     async def body(step: z0.Step) -> Any:
         each = [step.do("one", lambda: asyncio.sleep(0, 1)), step.do("two", lambda: 2)]
         return [*await step.all(each), (await step.wait_for_event("x", type="x")).payload]
 
     asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined,unused-ignore]
-    async with running(data, clock, body) as (runtime, instance):
-        await instance.send_event("x", 3)
-        assert await instance.result() == [1, 2, 3]
-        await instance.restart()  # which finds the event again
-        assert await instance.result() == [1, 2, 3]
-    async with running(data, clock, body) as (_, instance):  # closed without waiting for anything
-        assert (await instance.status()).finished
+    for number in range(3):
+        async with running(data, clock, body) as (runtime, one):
+            another = await runtime.workflows.create(one.cls, id=f"another-{number}")
+            for instance in (one, another):
+                if not (await instance.status()).finished:
+                    await instance.send_event("x", 3)
+                assert await instance.result() == [1, 2, 3]
+            await another.restart()
+            assert await another.result() == [1, 2, 3]
+    assert caplog.messages == []  # such as that a runtime closed before an instance came to rest
