@@ -49,10 +49,10 @@ class Retries(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(f"Retries(backoff={self.backoff!r}): give 'constant', 'linear' or 'exponential'")
 
 
-def check_retries(retries: object) -> Retries:
+def check_retries(retries: object, what: str = "retries") -> Retries:
     """Raises TypeError for what is none."""
     if not isinstance(retries, Retries):
-        raise TypeError(f"retries={retries!r}: give z0.Retries(limit=3, delay=...)")
+        raise TypeError(f"{what}={retries!r}: give z0.Retries(limit=3, delay=...)")
     return retries
 
 
