@@ -110,9 +110,9 @@ class Node:
         """Take the data directory. Raises DataDirLocked, RuntimeClosed."""
         if self.draining:
             raise RuntimeClosed
-        self.loop, self.thread = asyncio.get_running_loop(), get_ident()
         self.file_ops.make_folder(self.folder)
         self.lock = DirectoryLock(self.folder)
+        self.loop, self.thread = asyncio.get_running_loop(), get_ident()
         os.register_at_fork(after_in_child=partial(_forked, weakref.ref(self)))
         try:
             threads = partial(Threads, self.loop, executor=self._executor, delivered=lambda: self._look_again())
@@ -126,6 +126,7 @@ class Node:
                 raise
         except BaseException:
             self.lock.release()
+            self.loop, self.thread = _NOWHERE, 0
             raise
         self._look_again = self.clock.watch(self._busy, lambda: self.metrics.spent_ns)
         self.is_open = True

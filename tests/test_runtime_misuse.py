@@ -72,6 +72,21 @@ async def test_a_runtime_that_was_not_opened_says_how_to_open_it(data: Path, wha
         await ASKED[what](runtime)
 
 
+async def test_a_runtime_that_could_not_be_opened_is_not_open(data: Path) -> None:
+    async with z0.Runtime(data):
+        second = z0.Runtime(data)
+        with pytest.raises(z0.DataDirLocked):
+            await second.open()
+        with pytest.raises(z0.RuntimeClosed, match="not open yet"):
+            await second.get(Counter, "a").add()
+    (data / "catalog.sqlite").write_bytes(b"no database" * 1_000)
+    third = z0.Runtime(data)
+    with pytest.raises(z0.ActorFileError):
+        await third.open()
+    with pytest.raises(z0.RuntimeClosed, match="not open yet"):
+        await third.get(Counter, "a").add()
+
+
 async def elsewhere(ask: Callable[[], Awaitable[Any]]) -> Any:
     """What comes of it on the event loop of another thread."""
 
