@@ -34,6 +34,7 @@ class Ending:
         """Drain within `Limits.close_seconds`, reset what does not, and give the directory back."""
         node = self._node
         if node.is_open and not node.draining:
+            node.admit_loop()
             self._drain()
             self._task = task_of(node.loop, self._close())
         await self._over()

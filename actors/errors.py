@@ -105,10 +105,24 @@ class DeadlineExceeded(Z0Error):
 
 
 class RuntimeClosed(Z0Error):
-    """The runtime is closing or closed and takes no new messages."""
+    """The runtime is not open: not yet, or it is closing or closed and takes no new messages."""
+
+    def __init__(self, opened: bool = True) -> None:
+        super().__init__(
+            "the runtime is closed; open a new Runtime on the data directory"
+            if opened
+            else "the runtime is not open yet; use it inside `async with z0.Runtime(...) as runtime:`"
+        )
+
+
+class OtherLoop(Z0Error):
+    """A runtime lives on the event loop that opened it; something was asked of it elsewhere, and nothing was done."""
 
     def __init__(self) -> None:
-        super().__init__("the runtime is closed; open a new Runtime on the data directory")
+        super().__init__(
+            "the runtime was opened on another event loop, or by another thread, than it is used on; nothing was done. "
+            "Call asyncio.run_coroutine_threadsafe(..., loop), with the loop that opened it"
+        )
 
 
 class DataDirLocked(Z0Error):

@@ -11,6 +11,7 @@ from concurrent.futures import Executor
 from contextvars import Context
 from functools import partial
 from pathlib import Path
+from threading import get_ident
 from typing import Any, TypeVar, cast
 
 from msgspec.structs import replace
@@ -23,7 +24,7 @@ from .clock import Clock
 from .database import SQLITE_VERSION
 from .durability import Mode, durability_of
 from .ending import Ending
-from .errors import NamespaceConflict, RuntimeClosed
+from .errors import NamespaceConflict, OtherLoop, RuntimeClosed
 from .fileops import FileOps
 from .followers import Followers
 from .host import Host, State
@@ -44,6 +45,7 @@ from .wal import check_version
 from .watchdog import Watchdog
 
 A = TypeVar("A", bound=Actor)
+_NOWHERE = cast(asyncio.AbstractEventLoop, None)  # no loop is this one
 
 
 class Node:
@@ -96,7 +98,8 @@ class Node:
         self.opening: dict[asyncio.Task[None], None] = {}
         self.stopping: dict[asyncio.Task[Any], None] = {}  # tasks inside a stop() hook
         self.is_open = False
-        self.loop: asyncio.AbstractEventLoop
+        self.loop = _NOWHERE  # until the node is open
+        self.thread = 0  # ... as well
         self.threads: Threads
         self.watchdog: Watchdog
         self.catalog: Catalog
@@ -108,9 +111,9 @@ class Node:
         """Take the data directory. Raises DataDirLocked, RuntimeClosed."""
         if self.draining:
             raise RuntimeClosed
-        self.loop = asyncio.get_running_loop()
         self.file_ops.make_folder(self.folder)
         self.lock = DirectoryLock(self.folder)
+        self.loop, self.thread = asyncio.get_running_loop(), get_ident()
         os.register_at_fork(after_in_child=partial(_forked, weakref.ref(self)))
         try:
             threads = partial(Threads, self.loop, executor=self._executor, delivered=lambda: self._look_again())
@@ -124,6 +127,7 @@ class Node:
                 raise
         except BaseException:
             self.lock.release()
+            self.loop, self.thread = _NOWHERE, 0
             raise
         self._look_again = self.clock.watch(self._busy, lambda: self.metrics.spent_ns)
         self.is_open = True
@@ -188,9 +192,20 @@ class Node:
     # Hosts
 
     def admit(self, sender: Host | None) -> None:
-        """Refuse messages from outside once closing has begun. Raises RuntimeClosed."""
+        """Refuse messages from other loops, and once closing has begun those from outside. Raises as `admit_loop`."""
+        self.admit_loop()
         if self.draining and (sender is None or sender.dead):
             raise RuntimeClosed
+
+    def admit_loop(self) -> None:
+        """Refuse what is asked before the node is open, or on another event loop. Raises RuntimeClosed, OtherLoop."""
+        if asyncio.get_running_loop() is not self.loop:
+            raise OtherLoop if self.is_open and not self.draining else RuntimeClosed(self.draining)
+
+    def admit_thread(self) -> None:
+        """The same by the thread: a third of what asking for the loop costs. Raises OtherLoop."""
+        if get_ident() != self.thread:
+            raise OtherLoop
 
     def host(self, kind: Kind, address: Address, *, at_once: bool = True, indexed: int | None = None) -> Host:
         """The actor's live host; it may be opening. Raises what opening raises, when it is opened `at_once`.

@@ -68,6 +68,7 @@ class Roster:
 
     async def page(self, status: str | None, prefix: str, after: str, limit: int) -> list[Listed]:
         """Some actors behind `after`, by name: all that have the status, or may have it (None)."""
+        self._node.admit_loop()
         catalog = self._node.catalog
         await catalog.flushed()
         live = self._live(prefix)
@@ -78,6 +79,7 @@ class Roster:
 
     async def counts(self, prefix: str) -> tuple[Counter[str], list[str]]:
         """How many actors there are by status, and the names of those that have to be asked."""
+        self._node.admit_loop()
         catalog = self._node.catalog
         await catalog.flushed()
         live = self._live(prefix)

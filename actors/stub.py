@@ -107,6 +107,7 @@ def _direct(handler: Handler) -> Method:
         if not host.ready or host.running or self._z0_sender is not None or CURRENT.get() is not None:
             return await _post(self, handler, args, kwargs)
         if host.turn is not None:
+            host.node.admit_thread()
             host.mailbox.join(host.turn, host.delivery.running, weigh(args, kwargs))
         if keeps and (args or kwargs):
             args, kwargs = share(args), share(kwargs)
@@ -160,7 +161,7 @@ def _direct(handler: Handler) -> Method:
 
 
 async def _post(stub: Stub, handler: Handler, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Send through the mailbox, opening the actor when it is not live. Raises CallCycle, DeadlineExceeded."""
+    """Send through the mailbox; opens the actor when it is not live. Raises as `admit`, CallCycle, DeadlineExceeded."""
     node, address = stub._z0_node, stub._z0_address
     call = CURRENT.get()
     sender, deadline = stub._z0_sender, None

@@ -211,6 +211,7 @@ class Writes:
     def first(self, confirmed: bool = True, late: bool = False) -> None:
         """Make ready for the first write of a segment. `late`: the transaction need not begin yet."""
         host = self._host
+        host.node.admit_thread()
         self._unconfirmed = self.unconfirmed
         try:
             if not self.active:

@@ -76,6 +76,22 @@ def test_a_class_whose_retries_are_none_is_refused() -> None:
             retries = 3  # type: ignore[assignment]
 
 
+@pytest.mark.parametrize(
+    "wanted",
+    [[ConnectionError], "ConnectionError", int, ConnectionError("x"), (ConnectionError, "OSError"), None, True],
+)
+def test_errors_to_retry_on_that_are_no_classes_of_exceptions_are_refused(wanted: Any) -> None:
+    with pytest.raises(
+        TypeError, match=r"Retries\(retry_on=.*\): give a class of exceptions, a tuple of them, or a func"
+    ):
+        z0.Retries(retry_on=wanted)
+
+
+@pytest.mark.parametrize("wanted", [OSError, (OSError, KeyError), (), lambda error: True, BaseException])
+def test_errors_to_retry_on_are_a_class_a_tuple_of_classes_or_a_function(wanted: Any) -> None:
+    assert z0.Retries(retry_on=wanted).retry_on == wanted
+
+
 async def test_a_decorated_step_is_taken_when_it_is_called(tmp_path: Path, clock: VirtualClock) -> None:
     async def body(step: z0.Step) -> int:
         @step.do("x", retries=z0.Retries(limit=0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -166,3 +167,87 @@ async def test_what_undoes_a_step_belongs_to_the_run_that_has_come_by_it(data: P
         await instance.terminate(rollback=True)
         await clock.settle()
     assert env == ["undone at 400"]
+
+
+CRON = "0 9 * * *"
+WRONG: dict[str, dict[Any, str]] = {
+    "version": {"1.2": "give a whole number", True: "give a whole number"},
+    "timeout": {0: "leaves no time; give a longer one, or None", "5 minuets": "not a span", -1: "not a span"},
+    "execution_max": {0: "leaves no time", "a day": "not a span"},
+    "sleep_max": {None: "not a span", "9000 years": "give 365,000 days at most"},
+    "steps_max": {0: "give 1 or more, or None for no end", "many": "give a whole number, or None for no end"},
+    "recoveries_max": {0: "give 1 or more, or None", 2.5: "give a whole number"},
+    "result_bytes": {0: "give 1 or more", "1 MiB": "give a whole number", None: "give a whole number"},
+    "blob_bytes": {-1: "give 0 or more", 1e9: "give a whole number"},
+    "rollback_continues": {"no": "give True or False", 1: "give True or False"},
+    "retention": {
+        "7 dayz": "not a span",
+        -5: "not a span",
+        float("inf"): "not a span",
+        10**400: "too large",
+        "9000 years": "give 365,000 days at most",
+        timedelta.max: "give 365,000 days at most",
+        property(lambda self: "7 days"): "not a span",
+    },
+    "concurrency": {
+        10: r"give z0\.Concurrency\(limit=\.\.\.\)",
+        "x": "give z0.Concurrency",
+        (1,): "give z0.Concurrency",
+    },
+    "debounce": {"5 seconds": r"give z0\.Debounce\(wait=\.\.\.\), or None"},
+    "schedules": {
+        CRON: r"give a list or tuple, \[z0\.Schedule\(cron='0 9 \* \* \*'\)\]",
+        (CRON,): r"give z0\.Schedule\(cron='0 9 \* \* \*'\)",
+        z0.Schedule(cron=CRON): "give a list or tuple",
+        None: "give a list or tuple",
+    },
+}
+
+
+@pytest.mark.parametrize("setting", [*WRONG])
+def test_a_setting_that_cannot_be_is_refused_where_the_class_is_written(setting: str) -> None:
+    for value, instead in WRONG[setting].items():
+        with pytest.raises((TypeError, ValueError), match=instead) as refused:
+            type("Wrong", (z0.Workflow,), {setting: value})
+        assert str(refused.value).startswith(f"Wrong.{setting}")
+        assert repr(value).strip("(,)")[:100] in str(refused.value)
+
+
+@pytest.mark.parametrize(("setting", "value"), [("retention", {"success": "1 day"}), ("concurrency", {"limit": 1})])
+def test_a_setting_that_is_a_dict_in_other_houses_is_refused(setting: str, value: dict[str, Any]) -> None:
+    with pytest.raises((TypeError, ValueError), match=rf"Wrong\.{setting}=\{{.*give "):
+        type("Wrong", (z0.Workflow,), {setting: value})
+
+
+def test_every_setting_may_be_what_its_documentation_says() -> None:
+    right: dict[str, tuple[Any, ...]] = {
+        "version": (0, 2),
+        "timeout": (timedelta(minutes=1), 0.5, None),
+        "execution_max": (None, "1 day"),
+        "steps_max": (None, 1),
+        "recoveries_max": (None, 1),
+        "blob_bytes": (0, 5),
+        "retention": ("1000 years", 0, z0.Retention(success=0, error=None), None),
+        "concurrency": ((z0.Concurrency(limit=1), z0.singleton()), z0.singleton(), [], None),
+        "debounce": (z0.Debounce(wait=5), None),
+        "schedules": ((z0.Schedule(cron=CRON),), [z0.Schedule(cron=CRON)], ()),
+        "rollback_continues": (True, False),
+    }
+    for setting, values in right.items():
+        for value in values:
+            assert getattr(type("Right", (z0.Workflow,), {setting: value}), setting) == value
+
+
+def test_spans_for_which_there_is_no_date_are_refused_wherever_they_are_given() -> None:
+    with pytest.raises(ValueError, match=r"Retention\.error='9000 years': give 365,000 days at most"):
+        z0.Retention(error="9000 years")
+    with pytest.raises(ValueError, match=r"Debounce\.wait='9000 years': give"):
+        z0.Debounce(wait="9000 years")
+    with pytest.raises(ValueError, match=r"Debounce\.max_wait='soon': not a span"):
+        z0.Debounce(wait=1, max_wait="soon")
+
+
+async def test_a_cron_expression_is_no_schedule_and_the_error_says_what_is(data: Path, clock: VirtualClock) -> None:
+    async with z0.Runtime(data, actors=[Orders], clock=clock) as runtime:
+        with pytest.raises(TypeError, match=r"schedule='0 9 \* \* \*': give z0\.Schedule\(cron='0 9"):
+            await runtime.workflows.schedule(Orders, CRON)  # type: ignore[arg-type]

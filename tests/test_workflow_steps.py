@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import inspect
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import msgspec
@@ -252,6 +253,24 @@ async def test_the_decorator_makes_a_function_whose_call_takes_the_step(clock: V
         return await double() + await double()
 
     assert await outcome_of(body, clock) == 8
+
+
+async def test_a_function_that_a_step_decorates_keeps_its_name_and_is_called_without_arguments(
+    clock: VirtualClock,
+) -> None:
+    async def body(step: z0.Step) -> Any:
+        @step.do("greet")
+        async def greet(context: z0.StepContext) -> str:
+            """Say it."""
+            return f"{context.name} {context.attempt}"
+
+        said = await greet()
+        for given, named in ((["you"], {}), ([], {"context": "you"})):
+            with pytest.raises(TypeError, match=r"without arguments.*: step\.do\('greet', lambda: function\("):
+                await cast(Any, greet)(*given, **named)
+        return [said, greet.__name__, greet.__doc__, str(inspect.signature(greet))]
+
+    assert await outcome_of(body, clock) == ["greet 1", "greet", "Say it.", "()"]
 
 
 async def test_an_awaitable_that_a_plain_callback_returns_is_awaited(clock: VirtualClock) -> None:

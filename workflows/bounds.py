@@ -1,18 +1,20 @@
-"""What a class of workflows declares: its settings."""
+"""What a class of workflows declares: its settings, plain values that are checked where it is written."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, ClassVar, Literal
 
-from z0.actors.clock import Span, seconds
+from z0.actors.clock import Span
 from z0.ledger.entity import Entity
 
-from .flow import Debounce, Rules
+from .checks import SPAN_MAX, check_bool, check_span, check_whole
+from .flow import Debounce, Rules, check_debounce, check_rules
 from .profiles import Profile, settings_of
-from .retention import Retention
+from .retention import Retention, check_retention
 from .retries import Retries, check_retries
-from .schedules import Schedule
+from .schedules import Schedule, check_schedules
 
 
 class Bounded(Entity):
@@ -63,11 +65,34 @@ class Bounded(Entity):
             for name, value in settings_of(cls.profile).items():
                 if name not in vars(cls):
                     setattr(cls, name, value)
-        if cls.on_divergence not in ("fail", "pause"):
-            raise ValueError(f"{cls.__name__}.on_divergence={cls.on_divergence!r}: give 'fail' or 'pause'")
-        if cls.recoveries_max is not None and cls.recoveries_max < 1:
-            raise ValueError(f"{cls.__name__}.recoveries_max={cls.recoveries_max}: give 1 or more, or None for no end")
-        check_retries(cls.retries)
-        for span in (cls.timeout, cls.execution_max, cls.sleep_max):
-            if span is not None:
-                seconds(span)
+        for name, check in _CHECKS.items():
+            check(getattr(cls, name), f"{cls.__name__}.{name}")
+
+
+def _check_limit(span: object, what: str) -> None:
+    if span is not None and check_span(span, what) == 0:
+        raise ValueError(f"{what}={span!r} leaves no time; give a longer one, or None for none")
+
+
+def _check_divergence(chosen: object, what: str) -> None:
+    if chosen not in ("fail", "pause"):
+        raise ValueError(f"{what}={chosen!r}: give 'fail' or 'pause'")
+
+
+_CHECKS: dict[str, Callable[[object, str], object]] = {
+    "version": check_whole,
+    "retries": check_retries,
+    "timeout": _check_limit,
+    "result_bytes": partial(check_whole, least=1),
+    "blob_bytes": partial(check_whole, least=0),  # 0: no files
+    "steps_max": partial(check_whole, least=1, none="no end"),
+    "execution_max": _check_limit,
+    "recoveries_max": partial(check_whole, least=1, none="no end"),
+    "sleep_max": partial(check_span, longest=SPAN_MAX),
+    "on_divergence": _check_divergence,
+    "rollback_continues": check_bool,
+    "retention": check_retention,
+    "concurrency": check_rules,
+    "debounce": check_debounce,
+    "schedules": check_schedules,
+}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import msgspec
 
 from z0.actors.clock import datetime_of
-from z0.actors.errors import ActorFileError, RuntimeClosed, Z0Error, said
+from z0.actors.errors import ActorFileError, OtherLoop, RuntimeClosed, Z0Error, said
 from z0.actors.roster import Listed, Roster
 
 from . import permitted
@@ -142,7 +142,7 @@ async def created(manager: Workflows, cls: type[Workflow] | str, instances: Sequ
             made[index] = instance.id
         except InstanceExists as error:
             errors.append(BatchError(index=index, id=id, code="exists", message=str(error)))
-        except RuntimeClosed:
+        except (RuntimeClosed, OtherLoop):
             raise
         except Exception as error:
             code = "failed" if getattr(error, "retryable", False) else "invalid"
@@ -186,7 +186,7 @@ async def done(
             if not dry_run:
                 await getattr(instance, verb)(**arguments)
             results[id] = BulkResult(id=id, done=True, message=why)
-        except RuntimeClosed:
+        except (RuntimeClosed, OtherLoop):
             raise
         except Exception as caught:
             results[id] = BulkResult(id=id, done=False, message=_said(caught))

@@ -24,7 +24,7 @@ from z0.actors.schema import ACTOR_SCHEMA
 from .errors import InstanceExists, ScheduleNotFound
 from .flow import groups_of, rules_of
 from .ids import check_id
-from .schedules import Missed, Schedule, ScheduleInfo, due_times, instance_id, moment, times
+from .schedules import Missed, Schedule, ScheduleInfo, check_schedule, due_times, instance_id, moment, times
 from .troubles import Troubles
 from .values import loaded, stored
 
@@ -272,8 +272,11 @@ class Schedules:
         self._calendar = manager.node.stub(Calendar, name, manager.tenant, None)
 
     async def set(self, schedule: Schedule) -> str:
-        """Keep a schedule, in place of the one of its name; the name. Whether it is paused stays as it was."""
-        await self._calendar.z0_set(_row_of(self._cls, schedule, declared=False))
+        """Keep a schedule, in place of the one of its name; the name. Whether it is paused stays as it was.
+
+        Raises TypeError for what is none.
+        """
+        await self._calendar.z0_set(_row_of(self._cls, check_schedule(schedule, "schedule"), declared=False))
         return schedule.key
 
     async def list(self) -> Sequence[ScheduleInfo]:

@@ -14,7 +14,9 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from z0.actors.clock import Span, seconds
+from z0.actors.clock import Span
+
+from .checks import SPAN_MAX, check_span
 
 Key = str | Callable[[Any], Any]
 _PRIORITY_MAX = 2**62  # SQLite keeps 64 bits
@@ -63,10 +65,16 @@ class Debounce(msgspec.Struct, frozen=True, kw_only=True):
     key: Key | None = None
 
     def __post_init__(self) -> None:
-        """Raises ValueError for what is no span."""
-        seconds(self.wait)
+        """Raises ValueError for what is no span, or longer than 1,000 years."""
+        check_span(self.wait, "Debounce.wait", SPAN_MAX)
         if self.max_wait is not None:
-            seconds(self.max_wait)
+            check_span(self.max_wait, "Debounce.max_wait", SPAN_MAX)
+
+
+def check_debounce(debounce: object, what: str) -> None:
+    """Raises TypeError for what is none."""
+    if not (debounce is None or isinstance(debounce, Debounce)):
+        raise TypeError(f"{what}={debounce!r}: give z0.Debounce(wait=...), or None")
 
 
 Rules = Concurrency | Sequence[Concurrency] | None
@@ -75,6 +83,13 @@ Rules = Concurrency | Sequence[Concurrency] | None
 def rules_of(rules: Rules) -> Sequence[Concurrency]:
     """All of them."""
     return () if rules is None else (rules,) if isinstance(rules, Concurrency) else rules
+
+
+def check_rules(rules: object, what: str) -> None:
+    """Raises TypeError for what limits nothing."""
+    each: object = rules_of(rules)  # type: ignore[arg-type]  # which is what is looked at here
+    if not (isinstance(each, list | tuple) and all(isinstance(rule, Concurrency) for rule in each)):
+        raise TypeError(f"{what}={rules!r}: give z0.Concurrency(limit=...), several of them in a tuple, or None")
 
 
 def key_in(payload: Any, key: Key | None, given: str | None, does: str = "limits concurrency") -> str:

@@ -88,6 +88,7 @@ class Instance(Generic[W]):
 
         `topic`: of the news that may make a difference.
         """
+        self._node.admit_loop()
         over = asyncio.get_running_loop().create_future()
         timer = None if timeout is None else self._node.clock.call_later(seconds(timeout), lambda: _set(over))
         try:
@@ -163,6 +164,7 @@ class Instance(Generic[W]):
 
         `types`: only events of these. It does not keep the instance in memory.
         """
+        self._node.admit_loop()
         expander, after, ended = Expander(self.id), 0, False
         while True:
             news = self._node.followers.follow(self._address, ENTRIES)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -13,6 +15,8 @@ from .retries import Retries, Settings, check_retries, settings_of
 
 if TYPE_CHECKING:
     from .engine import Engine
+
+Taken = Coroutine[Any, Any, Any]
 
 
 class Options(msgspec.Struct, frozen=True):
@@ -41,6 +45,22 @@ class Options(msgspec.Struct, frozen=True):
             raise TypeError(f"at_most_once={at_most_once!r}, sensitive={sensitive!r}: give True or False")
         chosen = check_retries(engine.workflow.retries if retries is None else retries)
         return Options(chosen, settings_of(chosen, span), at_most_once, sensitive)
+
+
+def decorated(name: str, function: Callable[..., Any], take: Callable[[], Taken]) -> Callable[[], Taken]:
+    """The function that a step makes of the one that it decorates: its call, without arguments, takes the step."""
+
+    @functools.wraps(function)
+    def taking(*given: object, **named: object) -> Taken:
+        if given or named:
+            raise TypeError(
+                f"step {name!r}: what it decorates is called without arguments, and is given its StepContext, if it "
+                f"wants one, by the step; for arguments: step.do({name!r}, lambda: function(...))"
+            )
+        return take()
+
+    taking.__signature__ = inspect.Signature()  # type: ignore[attr-defined]  # not that of what it wraps
+    return taking
 
 
 def uncallable(fn: object, what: str) -> TypeError:

@@ -16,6 +16,8 @@ from z0.actors.kind import Kind
 from z0.actors.names import Address
 from z0.actors.node import Node
 
+from .checks import SPAN_MAX, check_span
+
 if TYPE_CHECKING:
     from .engine import Engine
 
@@ -34,14 +36,24 @@ class Retention(msgspec.Struct, frozen=True, kw_only=True):
     """Those that failed, were terminated or abandoned."""
 
     def __post_init__(self) -> None:
-        """Raises ValueError for what is no span."""
-        for span in (self.success, self.error):
-            if span is not None:
-                seconds(span)
+        """Raises ValueError for what is no span, or longer than 1,000 years."""
+        for name in self.__struct_fields__:
+            _check_kept(getattr(self, name), f"Retention.{name}")
 
     def by_end(self, event: str) -> Span | None:
         """How long an instance is kept whose journal ends so."""
         return self.success if event == "workflow_completed" else self.error
+
+
+def check_retention(kept: object, what: str) -> None:
+    """Raises ValueError for what does not say how long to keep an instance, or says more than 1,000 years."""
+    if not isinstance(kept, Retention):
+        _check_kept(kept, what)
+
+
+def _check_kept(span: object, what: str) -> None:
+    if span is not None:
+        check_span(span, what, SPAN_MAX)
 
 
 def over_at(engine: Engine) -> int | None:

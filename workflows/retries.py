@@ -33,10 +33,11 @@ class Retries(msgspec.Struct, frozen=True, kw_only=True):
     jitter: float = 0.0
     """A random part of the delay is added, at most this fraction of it."""
     retry_on: type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool | Awaitable[bool]] = Exception
-    """Which errors are worth another attempt, or a function that says so; NonRetryableError never is."""
+    """Which errors are worth another attempt: a class, a tuple of classes, or a function that says so of an error;
+    NonRetryableError never is."""
 
     def __post_init__(self) -> None:
-        """Raises ValueError for what cannot be."""
+        """Raises TypeError, ValueError for what cannot be."""
         if isinstance(self.limit, bool) or not isinstance(self.limit, int) or not 0 <= self.limit <= LIMIT_MAX:
             raise ValueError(f"Retries(limit={self.limit}): give 0 to {LIMIT_MAX:,} attempts after the first")
         if not callable(self.delay):
@@ -47,12 +48,24 @@ class Retries(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(f"Retries(jitter={self.jitter}): give a fraction from 0 to 1")
         if self.backoff not in ("constant", "linear", "exponential"):
             raise ValueError(f"Retries(backoff={self.backoff!r}): give 'constant', 'linear' or 'exponential'")
+        if not _tells_errors(self.retry_on):
+            raise TypeError(
+                f"Retries(retry_on={self.retry_on!r}): give a class of exceptions, a tuple of them, or a function "
+                "of an error that says whether it is worth another attempt"
+            )
 
 
-def check_retries(retries: object) -> Retries:
+def _tells_errors(wanted: object) -> bool:
+    if isinstance(wanted, tuple | type):
+        each = wanted if isinstance(wanted, tuple) else (wanted,)
+        return all(isinstance(one, type) and issubclass(one, BaseException) for one in each)
+    return callable(wanted)
+
+
+def check_retries(retries: object, what: str = "retries") -> Retries:
     """Raises TypeError for what is none."""
     if not isinstance(retries, Retries):
-        raise TypeError(f"retries={retries!r}: give z0.Retries(limit=3, delay=...)")
+        raise TypeError(f"{what}={retries!r}: give z0.Retries(limit=3, delay=...)")
     return retries
 
 

@@ -57,6 +57,23 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True):
         return text
 
 
+def check_schedule(schedule: object, what: str) -> Schedule:
+    """Raises TypeError for what is none."""
+    if not isinstance(schedule, Schedule):
+        cron = repr(schedule) if isinstance(schedule, str) else "..."
+        raise TypeError(f"{what}={schedule!r}: give z0.Schedule(cron={cron})")
+    return schedule
+
+
+def check_schedules(schedules: object, what: str) -> None:
+    """Raises TypeError for what is no list or tuple of schedules."""
+    if not isinstance(schedules, list | tuple):
+        cron = repr(schedules) if isinstance(schedules, str) else "..."
+        raise TypeError(f"{what}={schedules!r}: give a list or tuple, [z0.Schedule(cron={cron})]")
+    for number, schedule in enumerate(schedules):
+        check_schedule(schedule, f"{what}[{number}]")
+
+
 class ScheduleInfo(msgspec.Struct, frozen=True, kw_only=True):
     """A schedule as it stands."""
 

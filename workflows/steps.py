@@ -21,7 +21,7 @@ from .history import Record
 from .keys import check_step_name, shortened
 from .kin import child_class, run_child
 from .log import StepLog
-from .options import Options, uncallable
+from .options import Options, decorated, uncallable
 from .retries import Retries, Settings
 from .rollback import Rollback, check_rollback
 from .values import loaded, returned_by, stored
@@ -119,7 +119,7 @@ class Steps:
         def decorate(function: Callback) -> Callable[[], Coroutine[Any, Any, Any]]:
             if not callable(function):
                 raise uncallable(function, f"step {name!r}: fn")
-            return lambda: self._do(name, function, options, rollback)
+            return decorated(name, function, lambda: self._do(name, function, options, rollback))
 
         return decorate
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from z0.actors.actor import Actor
 from z0.actors.call import Deadline
@@ -115,10 +115,10 @@ class Runtime(Tenant):
         """
         node = Node(
             Path(path),
-            clock=clock or SystemClock(),
+            clock=SystemClock() if clock is None else _clock(clock),
             env=env,
             durability=durability,
-            limits=limits or Limits(),
+            limits=Limits() if limits is None else _limits(limits),
             vfs=vfs,
             executor=executor,
         )
@@ -201,6 +201,18 @@ class Runtime(Tenant):
     def __repr__(self) -> str:
         """Path and durability."""
         return f"<Runtime {str(self.path)!r} durability={self.node.durability.name!r}>"
+
+
+def _clock(given: object) -> Clock:
+    if isinstance(given, type) or not all(callable(getattr(given, each, None)) for each in ("now_us", "call_later")):
+        raise TypeError(f"clock: {given!r} is none; give one such as z0.testing.VirtualClock(), or nothing")
+    return cast(Clock, given)
+
+
+def _limits(given: object) -> Limits:
+    if not isinstance(given, Limits):
+        raise TypeError(f"limits: {given!r} are none; give z0.Limits(...)")
+    return given
 
 
 def _callable(given: F, what: str) -> F:
