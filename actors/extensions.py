@@ -37,6 +37,12 @@ PLAIN = frozenset({type(None), bool, int, float, str, bytes})
 
 T = TypeVar("T")
 _Ext = msgspec.msgpack.Ext
+
+EXACT: set[type] = {
+    *PLAIN, list, dict, tuple, set, frozenset, date, time, datetime, timedelta, Decimal, UUID, _Ext,
+}  # fmt: skip
+"""Types whose values come back as such, without being asked for; and those that are declared."""
+
 _encode = msgspec.msgpack.Encoder().encode
 
 
@@ -62,6 +68,7 @@ def declare(code: int, kind: type[T], pack: Callable[[T], bytes], unpack: Callab
         raise ValueError(f"extension code {code} is taken; use another")
     _PACKERS[kind] = lambda value, room: _Ext(code, pack(value))
     _UNPACKERS[code] = unpack
+    EXACT.add(kind)
 
 
 def refuse(kind: type, instead: str) -> None:

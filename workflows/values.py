@@ -14,7 +14,8 @@ import msgspec
 
 from z0.actors import codec
 from z0.actors.errors import InvalidValue, LimitExceeded
-from z0.actors.extensions import PLAIN
+from z0.actors.extensions import EXACT, PLAIN
+from z0.actors.readable import why_unreadable
 
 from .event import Event
 
@@ -53,14 +54,14 @@ def check_returns(kind: Any, step: str) -> None:
         )
 
 
-_READABLE = PLAIN | codec.ATOMS | {dict, list, tuple, set, frozenset, bytearray, object}
+_READABLE = EXACT | {bytearray, object}
 _checked: WeakSet[type] = WeakSet()  # of the user's classes, which may be of no more use some time
 
 
 def _why_unreadable_class(kind: type) -> str | None:
     if kind in _checked:
         return None
-    why = codec.why_unreadable(kind)
+    why = why_unreadable(kind)
     if why is None:
         _checked.add(kind)
     return why
@@ -70,10 +71,10 @@ def _why_unreadable(kind: Any) -> str | None:
     try:
         return _why_unreadable_once(kind)
     except TypeError:  # it cannot be hashed
-        return codec.why_unreadable(kind)
+        return why_unreadable(kind)
 
 
-_why_unreadable_once = lru_cache(maxsize=1024)(codec.why_unreadable)
+_why_unreadable_once = lru_cache(maxsize=1024)(why_unreadable)
 
 
 def returned(value: Any, kind: Any, step: str) -> tuple[bytes | None, Any]:
