@@ -18,6 +18,7 @@ from z0.actors.gates import pass_once
 from z0.actors.within import within
 
 from . import cut_offs, deadlines
+from .annotations import returned_by
 from .branch import is_lost
 from .errors import (
     Continued,
@@ -39,7 +40,7 @@ from .retries import Settings, asked_delay, delay_after, worth_another
 from .rollback import Rollback, Undo
 from .time_limit import TimeLimit
 from .tracing import span_of
-from .values import check_returns, returned, returned_by
+from .values import check_returns, returned
 
 if TYPE_CHECKING:
     from .engine import Engine
