@@ -29,7 +29,7 @@ def returned_by(function: Callable[..., Any]) -> Any:
     function = getattr(function, "__func__", function)
     annotation = (getattr(function, "__annotations__", None) or {}).get("return", _NOTHING)
     if annotation is _NOTHING:
-        inner = None if type(function) is FunctionType else _called(function)
+        inner = None if type(function) is FunctionType else called(function)
         return Any if inner is None else returned_by(inner)
     if isinstance(annotation, type):
         return annotation
@@ -51,7 +51,7 @@ def payload_of(run: Callable[..., Any]) -> Any:
     return args[0] if args and not isinstance(args[0], typing.TypeVar) else Any
 
 
-def _called(function: Callable[..., Any]) -> Callable[..., Any] | None:
+def called(function: Callable[..., Any]) -> Callable[..., Any] | None:
     """What is called when this is, which is no function itself; None: that cannot be seen."""
     if isinstance(function, partial):
         return function.func
@@ -59,7 +59,7 @@ def _called(function: Callable[..., Any]) -> Callable[..., Any] | None:
     return call if isinstance(call, FunctionType) else None
 
 
-class _Unknown(msgspec.Struct, frozen=True):
+class Unknown(msgspec.Struct, frozen=True):
     """An annotation that cannot be resolved."""
 
     why: str
@@ -73,12 +73,12 @@ def _kind_of(function: Callable[..., Any], annotation: Any, says: str, what: str
         kind = _meant(annotation, module, _around(function))
     else:
         try:
-            kind = _read(annotation, module)
+            kind = read(annotation, module)
         except TypeError:  # it cannot be hashed, as Annotated[int, {"unit": "cents"}]
             kind = _meant(annotation, module)
-        if isinstance(kind, _Unknown):
+        if isinstance(kind, Unknown):
             kind = _meant(annotation, module, _around(function))
-    if not isinstance(kind, _Unknown):
+    if not isinstance(kind, Unknown):
         return kind
     _tell(f"{module}.{getattr(function, '__qualname__', '?')}", says % (annotation,), kind.why, what)
     return Any
@@ -93,7 +93,7 @@ def _meant(annotation: Any, module: str, around: dict[str, Any] | None = None) -
         if isinstance(origin, type) and issubclass(origin, Awaitable):
             kind = (typing.get_args(kind) or (Any,))[-1]
     except Exception as error:  # whatever evaluating it raises
-        return _Unknown(f"{type(error).__name__}: {error}")
+        return Unknown(f"{type(error).__name__}: {error}")
     return Any if isinstance(kind, typing.TypeVar) or kind in _NEVER else kind
 
 
@@ -102,7 +102,7 @@ _NEVER = (typing.NoReturn, typing.Never)  # of what always raises
 
 # By what is written and where, never by the function: a callback is mostly a closure that is made anew for each step,
 # so that it would not be found again, and would keep the instance and its whole runtime in memory.
-_read = lru_cache(maxsize=1024)(_meant)
+read = lru_cache(maxsize=1024)(_meant)
 
 
 @lru_cache(maxsize=1024)
