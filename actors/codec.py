@@ -18,6 +18,7 @@ import msgspec
 
 from .errors import InvalidMessage, InvalidValue
 from .extensions import PLAIN, pack, unpack
+from .readable import why_unreadable
 
 _encode = msgspec.msgpack.Encoder().encode
 _canonical = msgspec.msgpack.Encoder(order="deterministic").encode
@@ -52,23 +53,13 @@ def decode_as(stored: bytes, kind: Any, what: str) -> Any:
         raise damaged(what, error) from error
     try:
         return value if kind is Any else msgspec.convert(value, kind)
-    except msgspec.ValidationError as error:
+    except Exception as error:
+        why = why_unreadable(kind) if isinstance(error, msgspec.ValidationError) else str(error)
+        if why is not None:
+            raise InvalidValue(f"{what} cannot be read as {name_of(kind)}: {why}; declare another type") from error
         raise InvalidValue(
             f"{what} is no {name_of(kind)}: {error}; read it as the type that it was stored as"
         ) from error
-    except Exception as error:
-        raise InvalidValue(f"{what} cannot be read as {name_of(kind)}: {error}; declare another type") from error
-
-
-def why_unreadable(kind: Any) -> str | None:
-    """Why no value at all can be read as this type; None: values can."""
-    try:
-        msgspec.convert(None, kind)
-    except msgspec.ValidationError:
-        pass
-    except Exception as error:
-        return str(error)
-    return None
 
 
 def name_of(kind: Any) -> str:

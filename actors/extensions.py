@@ -11,7 +11,7 @@
 | 11 | a fact of the ledger (`declare`) | a msgpack array of its fields |
 
 A datetime in UTC is msgpack's own timestamp. A time zone is kept as its offset, `fold` is not kept. Structs,
-dataclasses and enums become dicts and values: their type is known to whoever reads.
+dataclasses, attrs objects and enums become dicts and values: their type is known to whoever reads.
 """
 
 from __future__ import annotations
@@ -37,6 +37,12 @@ PLAIN = frozenset({type(None), bool, int, float, str, bytes})
 
 T = TypeVar("T")
 _Ext = msgspec.msgpack.Ext
+
+EXACT: set[type] = {
+    *PLAIN, list, dict, tuple, set, frozenset, date, time, datetime, timedelta, Decimal, UUID, _Ext,
+}  # fmt: skip
+"""Types whose values come back as such, without being asked for; and those that are declared."""
+
 _encode = msgspec.msgpack.Encoder().encode
 
 
@@ -62,6 +68,7 @@ def declare(code: int, kind: type[T], pack: Callable[[T], bytes], unpack: Callab
         raise ValueError(f"extension code {code} is taken; use another")
     _PACKERS[kind] = lambda value, room: _Ext(code, pack(value))
     _UNPACKERS[code] = unpack
+    EXACT.add(kind)
 
 
 def refuse(kind: type, instead: str) -> None:
@@ -88,7 +95,9 @@ def _packer_of(kind: Any) -> Packer:
     for base, packer in _PACKERS.items():
         if issubclass(kind, base):
             return packer
-    return _pack_dataclass if dataclasses.is_dataclass(kind) else _pack_other
+    if dataclasses.is_dataclass(kind):
+        return _pack_dataclass
+    return _pack_attrs if hasattr(kind, "__attrs_attrs__") else _pack_other
 
 
 def _pack_other(value: Any, room: int) -> Any:
@@ -146,6 +155,11 @@ def _pack_struct(value: msgspec.Struct, room: int) -> Any:
 
 def _pack_dataclass(value: Any, room: int) -> Any:
     return {field.name: pack(getattr(value, field.name), room) for field in dataclasses.fields(value)}
+
+
+def _pack_attrs(value: Any, room: int) -> Any:
+    names = [field.name for field in type(value).__attrs_attrs__]
+    return {name: pack(getattr(value, name), room) for name in names if hasattr(value, name)}  # all but what is not set
 
 
 def _pack_datetime(value: datetime, room: int) -> Any:

@@ -13,6 +13,7 @@ from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
+import attrs
 import msgspec
 import pytest
 from hypothesis import given
@@ -118,6 +119,14 @@ class Box:
     span: timedelta
 
 
+@attrs.define
+class Parcel:
+    weight: Decimal
+    marks: set[str]
+    _seal: date
+    stamped: datetime = attrs.field(init=False)
+
+
 CART = Cart((Line(Decimal("1.10"), frozenset({"new"})),), date(2026, 11, 22), UUID(int=7), {date(2026, 1, 1): 3})
 BOX = Box(Colour.RED, timedelta(seconds=1.5))
 
@@ -167,6 +176,21 @@ async def test_a_repeated_reply_is_as_the_first() -> None:
         for _ in range(2):
             assert same(await shelf.buy(key="k"), (Decimal("1.10"), {1, 2}, date(2026, 11, 22)))
         assert [await shelf.cart(key="c") for _ in range(2)] == [CART, CART]
+
+
+def test_an_attrs_object_comes_back_exactly_as_a_dataclass_does() -> None:
+    parcel = Parcel(Decimal("1.10"), {"fragile"}, date(2026, 11, 22))
+    back = codec.decode(codec.encode([parcel]))[0]
+    assert same(back, {"weight": Decimal("1.10"), "marks": {"fragile"}, "_seal": date(2026, 11, 22)})
+    parcel.stamped = datetime(2026, 11, 23)
+    assert codec.decode_as(codec.encode(parcel), Parcel, "the parcel") == parcel
+
+
+def test_an_attrs_object_that_an_earlier_version_stored_still_decodes() -> None:
+    parcel = Parcel(Decimal("1.10"), {"fragile"}, date(2026, 11, 22))
+    parcel.stamped = datetime(2026, 11, 23, tzinfo=UTC)
+    stored = msgspec.msgpack.encode(msgspec.to_builtins(parcel) | {"_seal": "2026-11-22"})
+    assert codec.decode_as(stored, Parcel, "the parcel") == parcel
 
 
 def nested(value: Any, depth: int) -> Any:

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import re
 import time
+from collections import Counter, OrderedDict, defaultdict  # noqa: F401
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -43,6 +44,16 @@ class Grumpy(msgspec.Struct):
             raise RuntimeError("no such id")
 
 
+class Receipt:
+    """Nothing that is stored comes back as one."""
+
+
+@dataclasses.dataclass
+class Report:
+    pages: int
+    file: Path
+
+
 def returning(kind: Any, value: Any, ran: list[str]) -> Callable[[], Any]:
     def charge() -> Any:
         ran.append("ran")
@@ -78,6 +89,17 @@ def shown(value: Any) -> str:
         (list[Paid | Declined], "list"),
         (Either, "Either"),
         (Dangling, "Dangling"),
+        (
+            Receipt,
+            r"Receipt, .*: a value of type Receipt cannot be stored: it is neither plain data nor a msgspec Struct",
+        ),
+        (Path, "Path, .*: a value of type Path cannot be stored"),
+        (Counter, "Counter, .*: values of type Counter come back as dict"),
+        (OrderedDict[str, int], "OrderedDict, .*: values of type OrderedDict come back as dict"),
+        ("defaultdict[str, int]", "defaultdict, .*: values of type defaultdict come back as dict"),
+        (list[Path], "list, .*: a value of type Path cannot be stored"),
+        (Receipt | None, r"Receipt \| None, .*: a value of type Receipt cannot be stored"),
+        (Report, "Report, .*: field 'file' of Report: a value of type Path cannot be stored"),
     ],
     ids=shown,
 )
@@ -146,6 +168,17 @@ async def test_what_fits_comes_back_as_what_it_is_declared_to_be(
     async with running(data, clock, body) as (_, instance):
         await instance.result("1 second")
     assert got == [value]
+
+
+async def test_an_event_whose_payload_nothing_can_be_read_as_says_so(data: Path, clock: VirtualClock) -> None:
+    async def body(step: z0.Step) -> None:
+        await step.wait_for_event("w", type="t", payload=Counter)
+
+    async with running(data, clock, body) as (_, instance):
+        await instance.send_event("t", {"a": 1})
+        said = r"event \S+ cannot be read as Counter: values of type Counter come back as dict; declare another type"
+        with pytest.raises(z0.InvalidValue, match=said):
+            await instance.result("1 second")
 
 
 class Charge:

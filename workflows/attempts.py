@@ -18,7 +18,9 @@ from z0.actors.gates import pass_once
 from z0.actors.within import within
 
 from . import cut_offs, deadlines
+from .annotations import returned_by
 from .branch import is_lost
+from .calling import argument_of
 from .errors import (
     Continued,
     InstanceExists,
@@ -39,7 +41,7 @@ from .retries import Settings, asked_delay, delay_after, worth_another
 from .rollback import Rollback, Undo
 from .time_limit import TimeLimit
 from .tracing import span_of
-from .values import check_returns, returned, returned_by
+from .values import check_returns, returned
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -198,7 +200,12 @@ class Attempts:
     async def _call(self, attempt: int) -> Any:
         """Run the callback. Raises what it raises, and StepTimeout."""
         fn = self.callback()
-        result = fn(self.context(attempt, self._settings)) if _wants_context(fn) else fn()
+        argument = argument_of(fn)
+        if argument is None:
+            result = fn()
+        else:
+            context = self.context(attempt, self._settings)
+            result = fn(**{argument: context}) if argument else fn(context)
         if type(result) in PLAIN or not inspect.isawaitable(result):
             return result
         limit = self._limit = TimeLimit(self._run.engine, self._settings.timeout)
@@ -324,18 +331,3 @@ def undo_of(engine: Engine, record: Record, name: str, fn: Callable[..., Any], r
     given = rollback if isinstance(rollback, Rollback) else Rollback(rollback)
     options = Options.of(engine, given.retries, given.timeout)
     return Undo(record, name, given.fn, options, returned_by(fn))
-
-
-def _wants_context(fn: Callable[..., Any]) -> bool:
-    """Whether the callback has one required parameter."""
-    code = getattr(fn, "__code__", None)
-    if code is not None and not code.co_argcount and not code.co_flags & inspect.CO_VARARGS:
-        return False
-    try:
-        parameters = inspect.signature(fn).parameters.values()
-    except ValueError:  # of C, and silent about what it takes: time.time, int
-        return False
-    return any(
-        each.default is each.empty and each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)
-        for each in parameters
-    )

@@ -14,6 +14,7 @@ from z0.actors.names import Address, file_path
 from z0.actors.node import Node
 
 from . import blobs
+from .annotations import returned_by
 from .errors import InstanceFailed, InstanceNotFound, WrongStatus
 from .event import check_event_id, check_type, fields_of
 from .failure import error_of
@@ -24,7 +25,7 @@ from .kin import derived_id
 from .public import GOING, Expander, InstanceEvent, Read, StepInfo, step_named, steps_of
 from .services import ENTRIES
 from .status import InstanceStatus
-from .values import loaded, returned_by, stored
+from .values import loaded, stored
 from .workflow import Workflow
 
 _PAGE = 1_000

@@ -17,6 +17,7 @@ from z0.actors import alone
 from z0.actors.errors import Aborted, InvalidValue
 from z0.actors.gates import pass_once
 
+from .annotations import returned_by
 from .branch import is_lost
 from .divergence import difference, reordered
 from .errors import NonDeterminismError, NonRetryableError, Suspended
@@ -30,7 +31,7 @@ from .options import Options
 from .place import GATED, INSIDE, LAST, end_all
 from .rollback import Undo
 from .tracing import is_traced
-from .values import loaded, returned_by
+from .values import loaded
 from .waits import QUIET_PASSES, Waits
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ from msgspec import UNSET, UnsetType
 from z0.actors.clock import Span, datetime_of, seconds, to_us, us_of
 from z0.actors.errors import LimitExceeded
 
+from .annotations import returned_by
 from .attempts import Attempts, undo_of
 from .branch import parent_in_branch
 from .branches import Branches, tolerance
@@ -24,7 +25,7 @@ from .log import StepLog
 from .options import Options, decorated, uncallable
 from .retries import Retries, Settings
 from .rollback import Rollback, check_rollback
-from .values import loaded, returned_by, stored
+from .values import loaded, stored
 
 if TYPE_CHECKING:
     from .run import Run

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 import typing
-from collections.abc import Awaitable, Callable, Coroutine
-from functools import lru_cache, partial
-from types import FunctionType, SimpleNamespace
+from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 from weakref import WeakSet
 
@@ -14,8 +12,10 @@ import msgspec
 
 from z0.actors import codec
 from z0.actors.errors import InvalidValue, LimitExceeded
-from z0.actors.extensions import PLAIN
+from z0.actors.extensions import EXACT, PLAIN
+from z0.actors.readable import why_unreadable
 
+from .annotations import payload_of
 from .event import Event
 
 if typing.TYPE_CHECKING:
@@ -53,14 +53,14 @@ def check_returns(kind: Any, step: str) -> None:
         )
 
 
-_READABLE = PLAIN | codec.ATOMS | {dict, list, tuple, set, frozenset, bytearray, object}
+_READABLE = EXACT | {bytearray, object}
 _checked: WeakSet[type] = WeakSet()  # of the user's classes, which may be of no more use some time
 
 
 def _why_unreadable_class(kind: type) -> str | None:
     if kind in _checked:
         return None
-    why = codec.why_unreadable(kind)
+    why = why_unreadable(kind)
     if why is None:
         _checked.add(kind)
     return why
@@ -70,10 +70,10 @@ def _why_unreadable(kind: Any) -> str | None:
     try:
         return _why_unreadable_once(kind)
     except TypeError:  # it cannot be hashed
-        return codec.why_unreadable(kind)
+        return why_unreadable(kind)
 
 
-_why_unreadable_once = lru_cache(maxsize=1024)(codec.why_unreadable)
+_why_unreadable_once = lru_cache(maxsize=1024)(why_unreadable)
 
 
 def returned(value: Any, kind: Any, step: str) -> tuple[bytes | None, Any]:
@@ -93,48 +93,6 @@ def returned(value: Any, kind: Any, step: str) -> tuple[bytes | None, Any]:
     return encoded, value
 
 
-def returned_by(function: Callable[..., Any]) -> Any:
-    """The type that a callback is annotated to return; Any when it says nothing."""
-    function = getattr(function, "__func__", function)
-    annotation = (getattr(function, "__annotations__", None) or {}).get("return", _NOTHING)
-    if annotation is _NOTHING:
-        inner = None if type(function) is FunctionType else _called(function)
-        return Any if inner is None else returned_by(inner)
-    if isinstance(annotation, type):
-        return annotation
-    try:
-        return _read(annotation, function.__module__)
-    except TypeError:  # it cannot be hashed, as Annotated[int, {"unit": "cents"}]
-        return _meant(annotation, function.__module__)
-
-
-_NOTHING = object()
-
-
-def _called(function: Callable[..., Any]) -> Callable[..., Any] | None:
-    """What is called when this is, which is no function itself; None: that cannot be seen."""
-    if isinstance(function, partial):
-        return function.func
-    call = getattr(type(function), "__call__", None)  # noqa: B004
-    return call if isinstance(call, FunctionType) else None
-
-
-def _meant(annotation: Any, module: str) -> Any:
-    try:
-        written = SimpleNamespace(__annotations__={"return": annotation})
-        kind = typing.get_type_hints(written, vars(sys.modules[module]))["return"]
-        if typing.get_origin(kind) in (Awaitable, Coroutine):
-            kind = typing.get_args(kind)[-1]
-        return Any if isinstance(kind, typing.TypeVar) else kind
-    except Exception:  # an annotation that cannot be resolved outside its scope: plain data come back
-        return Any
-
-
-# By what is written and where, never by the function: a callback is mostly a closure that is made anew for each step,
-# so that it would not be found again, and would keep the instance and its whole runtime in memory.
-_read = lru_cache(maxsize=1024)(_meant)
-
-
 def first_event(run: Callable[..., Any], created: Entry, id: str, what: str) -> Event[Any]:
     """What the body `run` is given, of an instance that begins with that entry. Raises InvalidValue.
 
@@ -142,15 +100,3 @@ def first_event(run: Callable[..., Any], created: Entry, id: str, what: str) -> 
     """
     payload = loaded(created.value, payload_of(run), what)
     return Event(payload=payload, timestamp=created.created_at, id=id, scheduled_time=created.scheduled)
-
-
-@lru_cache(maxsize=1024)
-def payload_of(run: Callable[..., Any]) -> Any:
-    """What the payload of a body is: of `run(self, event: Event[X], step)`, X."""
-    try:
-        hints = typing.get_type_hints(run)
-    except Exception:  # an annotation that cannot be resolved outside its scope: plain data
-        return Any
-    event = next(iter(hints.values()), Any)
-    args = typing.get_args(event) if typing.get_origin(event) is Event else ()
-    return args[0] if args and not isinstance(args[0], typing.TypeVar) else Any
