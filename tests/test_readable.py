@@ -132,7 +132,7 @@ READ: list[tuple[Any, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "value"), READ, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(("kind", "value"), READ, ids=[str(kind)[:60] for kind, _ in READ])
 def test_what_can_be_read_as_a_type_is_no_reason_to_refuse_it(kind: Any, value: Any) -> None:
     assert why_unreadable(kind) is None
     assert codec.decode_as(codec.encode(value), kind, "the value") == value
@@ -165,7 +165,7 @@ NOT_READ = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "why"), NOT_READ, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(("kind", "why"), NOT_READ, ids=[str(kind)[:60] for kind, _ in NOT_READ])
 def test_a_type_as_which_nothing_comes_back_is_told_with_the_reason(kind: Any, why: str) -> None:
     assert why in str(why_unreadable(kind))
 
