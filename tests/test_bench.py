@@ -156,6 +156,7 @@ def test_the_bare_table_has_the_columns_of_the_real_one(tmp_path: Path) -> None:
     ours.close()
 
 
+@pytest.mark.slow
 def test_a_smoke_run_measures_every_case_and_leaves_nothing_behind(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -285,7 +285,6 @@ def one_transaction(folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("called", "on_path", "printed"),
     [
-        ([".venv/bin/z0"], False, ".venv/bin/z0"),
         (["FOLDER/.venv/bin/z0"], False, ".venv/bin/z0"),
         (["FOLDER/.venv/bin/z0"], True, "z0"),
         (["PYTHON", "-m", "z0"], False, "PYTHON -m z0"),

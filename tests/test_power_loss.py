@@ -54,7 +54,7 @@ def explored(seeds: Iterable[int], images: int) -> Iterator[Explored]:
 @pytest.mark.proof
 def test_a_power_cut_at_any_moment_takes_nothing_that_was_acknowledged(proof: Proof) -> None:
     violations = []
-    images = IMAGES // 8 if proof.amount == "quick" else IMAGES  # few of every plan, rather than none of some
+    images = IMAGES // 12 if proof.amount == "quick" else IMAGES  # few of every plan, rather than none of some
     for each in explored(proof.seeds(SEEDS), images):
         for what, number in each.images.items():
             proof.count(what, number)
