@@ -20,7 +20,9 @@ RETRIES_MAX = 6
 """Counted retries of an alarm; the run before them makes seven (as Durable Objects)."""
 SHORTEST_US, LONGEST_US = 2_000_000, 1_024_000_000  # between two tries of what is owed
 _BACKOFF_SECONDS, _BACKOFF_MAX, _JITTER = 2, 9, 0.25
-_SHORTEST, _LONGEST = 0.001, 1_000 * 365 * 86_400.0  # seconds
+_SHORTEST = 0.001  # seconds
+SPAN_MAX = 1_000 * 365 * 86_400.0
+"""Seconds; of longer ones there may be no date any more at which they are over."""
 _LAST_US = us_of(datetime.max.replace(tzinfo=UTC))
 _ZONE = "TZ="
 
@@ -48,7 +50,7 @@ def recurrence(every: Span | None, cron: str | None, timezone: str) -> str | Non
         raise ValueError("give every or cron, not both")
     if every is not None:
         span = seconds(every)
-        if not _SHORTEST <= span <= _LONGEST:
+        if not _SHORTEST <= span <= SPAN_MAX:
             raise ValueError(f"an alarm cannot recur every {every!r}; from every millisecond to every 1,000 years")
         return f"{span:.6f}".rstrip("0").rstrip(".") + " seconds"
     if cron is None:

@@ -7,9 +7,10 @@ from functools import partial
 from typing import Any, ClassVar, Literal
 
 from z0.actors.clock import Span
+from z0.actors.schedule import SPAN_MAX
 from z0.ledger.entity import Entity
 
-from .checks import SPAN_MAX, check_bool, check_span, check_whole
+from .checks import check_bool, check_limit, check_span, check_whole
 from .flow import Debounce, Rules, check_debounce, check_rules
 from .profiles import Profile, settings_of
 from .retention import Retention, check_retention
@@ -69,11 +70,6 @@ class Bounded(Entity):
             check(getattr(cls, name), f"{cls.__name__}.{name}")
 
 
-def _check_limit(span: object, what: str) -> None:
-    if span is not None and check_span(span, what) == 0:
-        raise ValueError(f"{what}={span!r} leaves no time; give a longer one, or None for none")
-
-
 def _check_divergence(chosen: object, what: str) -> None:
     if chosen not in ("fail", "pause"):
         raise ValueError(f"{what}={chosen!r}: give 'fail' or 'pause'")
@@ -82,11 +78,11 @@ def _check_divergence(chosen: object, what: str) -> None:
 _CHECKS: dict[str, Callable[[object, str], object]] = {
     "version": check_whole,
     "retries": check_retries,
-    "timeout": _check_limit,
+    "timeout": check_limit,
     "result_bytes": partial(check_whole, least=1),
     "blob_bytes": partial(check_whole, least=0),  # 0: no files
     "steps_max": partial(check_whole, least=1, none="no end"),
-    "execution_max": _check_limit,
+    "execution_max": check_limit,
     "recoveries_max": partial(check_whole, least=1, none="no end"),
     "sleep_max": partial(check_span, longest=SPAN_MAX),
     "on_divergence": _check_divergence,

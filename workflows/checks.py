@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from z0.actors.clock import seconds
 
-SPAN_MAX = 1_000 * 365 * 86_400.0
-"""Seconds from which on there may be no date any more at which they are over; alarms recur no less often."""
-
 
 def check_whole(value: object, what: str, least: int | None = None, none: str = "") -> None:
     """Raises TypeError, ValueError for what is no whole number, or below `least`; `none`: what None stands for."""
@@ -28,6 +25,14 @@ def check_span(span: object, what: str, longest: float = float("inf")) -> float:
     if wait > longest:
         raise ValueError(f"{what}={span!r}: give {longest / 86_400:,.0f} days at most")
     return wait
+
+
+def check_limit(span: object, what: str) -> float | None:
+    """The time limit in seconds, or None for none. Raises ValueError for what is no span, or no time."""
+    limit = None if span is None else check_span(span, what)
+    if limit == 0:
+        raise ValueError(f"{what}={span!r} leaves no time; give a longer one, or None for none")
+    return limit
 
 
 def check_bool(value: object, what: str) -> None:

@@ -6,6 +6,7 @@ It stands beside the object of the user's class, and not in it, so that a class 
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -204,19 +205,22 @@ class Engine:
 
     # Results too big for the journal
 
+    @property
+    def blobs(self) -> Path:
+        """Where they are kept."""
+        return blobs.folder_of(self.host.database.path)
+
     async def spill(self, encoded: bytes, what: str) -> str:
         """Keep a result in a file; its name. Raises LimitExceeded."""
         workflow, node = self.workflow, self.host.node
         check_blob(len(encoded), max(workflow.blob_bytes, workflow.result_bytes), what)
         warn_if_near(self.address, "blob_bytes", len(encoded), workflow.blob_bytes)
-        folder = blobs.folder_of(self.host.database.path)
-        name: str = await node.threads.call(partial(blobs.write, node.file_ops, folder, encoded))
+        name: str = await node.threads.call(partial(blobs.write, node.file_ops, self.blobs, encoded))
         return name
 
     async def kept(self, name: str) -> bytes:
         """A result that is kept in the file of this name. Raises InvalidValue."""
-        folder = blobs.folder_of(self.host.database.path)
-        content: bytes = await self.host.node.threads.call(partial(blobs.read, folder, name))
+        content: bytes = await self.host.node.threads.call(partial(blobs.read, self.blobs, name))
         return content
 
     # What it is

@@ -15,8 +15,9 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from z0.actors.clock import Span
+from z0.actors.schedule import SPAN_MAX
 
-from .checks import SPAN_MAX, check_span
+from .checks import check_span
 
 Key = str | Callable[[Any], Any]
 _PRIORITY_MAX = 2**62  # SQLite keeps 64 bits

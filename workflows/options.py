@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from z0.actors.clock import Span, seconds
+from z0.actors.clock import Span
 
+from .checks import check_limit
 from .retries import Retries, Settings, check_retries, settings_of
 
 if TYPE_CHECKING:
@@ -38,9 +39,7 @@ class Options(msgspec.Struct, frozen=True):
     ) -> Options:
         """With the class's defaults for what was not given. Raises TypeError, ValueError."""
         limit = engine.workflow.timeout if isinstance(timeout, msgspec.UnsetType) else timeout
-        span = None if limit is None else seconds(limit)
-        if span == 0:
-            raise ValueError("timeout=0 leaves no time; give a longer one, or None for none")
+        span = check_limit(limit, "timeout")
         if at_most_once.__class__ is not bool or sensitive.__class__ is not bool:
             raise TypeError(f"at_most_once={at_most_once!r}, sensitive={sensitive!r}: give True or False")
         chosen = check_retries(engine.workflow.retries if retries is None else retries)

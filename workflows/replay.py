@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from z0.actors.alarm_runs import AlarmInfo
 from z0.actors.background import wait_until
 from z0.actors.errors import InvalidValue, Z0Error, presentable
 
-from . import blobs, journal
+from . import journal
 from .body import Body
 from .engine import Engine
 from .errors import Continued, NonDeterminismError
@@ -21,8 +20,8 @@ from .failure import failure_of
 from .history import History
 from .place import begin_body
 from .run import Run
-from .step import Step
-from .values import first_event, stored
+from .step import started
+from .values import stored
 from .workflow import Workflow
 
 
@@ -79,14 +78,18 @@ class Replayer(Engine):
     def look_back(self) -> None:
         """Keep the history that it was given."""
 
+    @property
+    def blobs(self) -> Path:
+        """Where they are kept beside the file that the journal is of."""
+        return self.workflow.z0_blobs
+
     async def kept(self, name: str) -> bytes:
         """A result that is kept in the file of this name. Raises InvalidValue."""
         try:
-            content: bytes = await self.host.node.threads.call(partial(blobs.read, self.workflow.z0_blobs, name))
+            return await super().kept(name)
         except InvalidValue as error:
             self._unread = error
             raise
-        return content
 
     async def replay(self, rows: list[tuple[Any, ...]]) -> Replayed:
         """Run the body against these rows of a journal. Raises InvalidValue for a result that is not there."""
@@ -139,11 +142,7 @@ class Replayer(Engine):
         return self._compared(run, output, came)
 
     async def _output(self, run: Run) -> bytes | None:
-        created = run.history.created
-        assert created is not None
-        workflow = self.workflow  # which has no other run
-        event = first_event(type(workflow).run, created, self.id, "the payload")
-        return stored(await workflow.run(event, Step(run)), "the output", 2**63)
+        return stored(await started(run, self.workflow, "the payload"), "the output", 2**63)
 
     def _told(self, kind: str, message: str) -> str:
         """An error in words that are the same whether the workflow's module is a script or was imported."""

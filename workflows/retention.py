@@ -15,8 +15,9 @@ from z0.actors.errors import Z0Error
 from z0.actors.kind import Kind
 from z0.actors.names import Address
 from z0.actors.node import Node
+from z0.actors.schedule import SPAN_MAX
 
-from .checks import SPAN_MAX, check_span
+from .checks import check_span
 
 if TYPE_CHECKING:
     from .engine import Engine

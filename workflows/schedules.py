@@ -60,18 +60,21 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True):
 def check_schedule(schedule: object, what: str) -> Schedule:
     """Raises TypeError for what is none."""
     if not isinstance(schedule, Schedule):
-        cron = repr(schedule) if isinstance(schedule, str) else "..."
-        raise TypeError(f"{what}={schedule!r}: give z0.Schedule(cron={cron})")
+        raise TypeError(f"{what}={schedule!r}: give {_instead_of(schedule)}")
     return schedule
 
 
 def check_schedules(schedules: object, what: str) -> None:
     """Raises TypeError for what is no list or tuple of schedules."""
     if not isinstance(schedules, list | tuple):
-        cron = repr(schedules) if isinstance(schedules, str) else "..."
-        raise TypeError(f"{what}={schedules!r}: give a list or tuple, [z0.Schedule(cron={cron})]")
+        raise TypeError(f"{what}={schedules!r}: give a list or tuple, [{_instead_of(schedules)}]")
     for number, schedule in enumerate(schedules):
         check_schedule(schedule, f"{what}[{number}]")
+
+
+def _instead_of(given: object) -> str:
+    """How a schedule is written, of a cron expression if that was given."""
+    return f"z0.Schedule(cron={given!r})" if isinstance(given, str) else "z0.Schedule(cron=...)"
 
 
 class ScheduleInfo(msgspec.Struct, frozen=True, kw_only=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import UUID
@@ -17,6 +17,7 @@ from .values import first_event, loaded, stored
 
 if TYPE_CHECKING:
     from .run import Run
+    from .workflow import Workflow
 
 
 class Step(Steps):
@@ -95,11 +96,16 @@ def _bits(random: Callable[[], float]) -> int:
 
 async def called(run: Run) -> Any:
     """What the code of a body returns. Raises what it raises, InvalidValue, NonDeterminismError."""
-    workflow, created = run.engine.new_object(), run.history.created
-    assert created is not None
-    event = first_event(type(workflow).run, created, run.engine.id, f"the payload of {run.engine.address}")
+    workflow = run.engine.new_object()
     try:
-        return await workflow.run(event, Step(run))
+        return await started(run, workflow, f"the payload of {run.engine.address}")
     except Exception as error:
         await run.check_raised(error)
         raise
+
+
+def started(run: Run, workflow: Workflow, what: str) -> Awaitable[Any]:
+    """The body of this object, to be awaited. Raises InvalidValue for a payload (`what`) that cannot be read."""
+    created = run.history.created
+    assert created is not None
+    return workflow.run(first_event(type(workflow).run, created, run.engine.id, what), Step(run))

@@ -23,16 +23,15 @@ from z0.actors.names import DEFAULT_TENANT, Address
 from z0.bank import BadTransactionFile
 from z0.check import check, check_all
 from z0.replay_command import replay
+from z0.usage import FAILED, INTERRUPTED, OK, PIPE_CLOSED, USAGE, Json
 from z0.workflows.errors import InstanceNotFound, StepNotFound
 
-OK, FAILED, USAGE, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 130, 141
 NOT_THERE = (
     ActorFileError, BadTransactionFile, DataDirLocked, InvalidName, OSError, QueryError, InstanceNotFound, StepNotFound
 )  # fmt: skip
 COMMANDS = "z0.commands"
 OPTIONAL = {"bench": "pip install z0, or in a checkout: pip install --editable ."}
 
-Json = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON, for programs.")]
 DataDir = Annotated[Path, Parameter(help="A data directory; its owner may be running.")]
 AnyPath = Annotated[Path, Parameter(help="A data directory, or one actor's file, live or copied.")]
 Actor = Annotated[str | None, Parameter(help="NAMESPACE/NAME of an actor in the data directory.")]

@@ -16,10 +16,8 @@ from rich.console import Console
 
 from z0 import demo as bank_demo
 from z0 import demo_view, terminal, workflow_commands
+from z0.usage import FAILED, INTERRUPTED, OK, Json
 
-OK, FAILED, INTERRUPTED = 0, 1, 130
-
-Json = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON, for programs.")]
 Input = Annotated[
     Path, Parameter(help="A transaction file of the PKDD'99 format [default: a sample].", show_default=False)
 ]

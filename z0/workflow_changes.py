@@ -29,6 +29,7 @@ from z0.actors.names import DEFAULT_TENANT, Address
 from z0.importing import imported, told
 from z0.inspect import find
 from z0.runtime import Runtime
+from z0.usage import FAILED, OK, Json
 from z0.workflows.history import FINISHED
 from z0.workflows.ids import random_id
 from z0.workflows.instance import Instance
@@ -36,11 +37,9 @@ from z0.workflows.services import services
 from z0.workflows.status import InstanceStatus
 from z0.workflows.workflow import Workflow
 
-OK, FAILED = 0, 1
 _LATER = "when its runtime runs next"
 _NEVER = 1e9  # seconds until who is waited for leaves the memory: nobody is woken from the catalogue here
 
-Json = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON, for programs.")]
 OwnDir = Annotated[Path, Parameter(help="A data directory; its owner must have stopped.")]
 Known = Annotated[str, Parameter(help="WORKFLOW/ID of an instance.")]
 Tenant = Annotated[str, Parameter(help="Whose instance, in a data directory.")]

@@ -16,14 +16,12 @@ from cyclopts.validators import Number
 from z0 import inspect, terminal, workflow_changes, workflow_files
 from z0.actors.clock import us_of
 from z0.actors.names import DEFAULT_TENANT
+from z0.usage import OK, Json
 from z0.workflows import history
 from z0.workflows.failure import text_of
 from z0.workflows.journal import Entry
 from z0.workflows.public import Expander, StepInfo, step_named
 
-OK = 0
-
-Json = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON, for programs.")]
 DataDir = Annotated[Path, Parameter(help="A data directory; its owner may be running.")]
 AnyPath = Annotated[Path, Parameter(help="A data directory, or one instance's file, live or copied.")]
 Which = Annotated[str | None, Parameter(help="WORKFLOW/ID of an instance in the data directory.")]
